@@ -107,6 +107,29 @@ def test_summary_is_the_mean_and_its_interval_by_hand() -> None:
     assert row["seeds"] == 3
 
 
+def test_an_error_that_is_not_known_is_not_none(tmp_path) -> None:
+    row = {"model": "a", "head": "h", "split": "test", "value": 0.8}
+    fits = Comparison(
+        [
+            {**row, "task": "t", "metric": "accuracy"},
+            {**row, "task": "u", "metric": "r2"},
+            {**row, "task": "u", "metric": "r2", "head": "g", "stderr": 0.1},
+        ]
+    )
+    halves = fits.summary()["± test"]
+    assert halves.isna().tolist() == [True, True, False]
+    assert halves.iloc[2] == pytest.approx(0.1959964)
+    assert "80.0 ±" not in fits.on("t").format()
+    assert "test: accuracy or R², in per cent" in fits.format()
+    page = Path(fits.report(tmp_path / "page.html")).read_text()
+    assert page.count('<span class="half">±') == 1
+    with pytest.raises(InvalidInputError, match="no model has a score"):
+        fits.shortlist()
+    scores = [{"model": "a", "layer": "fc", "metric": "s", "value": 1.0, "task": "t"}]
+    with pytest.raises(UnknownNameError, match="unknown head of this table 'i'"):
+        (fits.on("t") + tm.ScoreTable(scores)).verdict(head="i")
+
+
 def test_verdict_by_hand() -> None:
     accuracies = {"a": 0.6, "b": 0.9, "c": 0.8}
     records = [

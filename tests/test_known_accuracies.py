@@ -347,7 +347,7 @@ def test_fidelity_refuses_what_has_no_pairs() -> None:
         fidelity({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0})
     with pytest.raises(InvalidInputError, match="no two models have different scores"):
         fidelity({"a": 1.0, "b": 2.0}, {"c": 1.0, "d": 2.0})
-    with pytest.raises(InvalidInputError, match="0 bins"):
+    with pytest.raises(InvalidInputError, match="bins=0"):
         fidelity({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}, bins=0)
 
 

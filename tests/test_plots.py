@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from tests.report_examples import HOSTILE, comparison, scores
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.evidence.evidence_report import _trade_off
+from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.plot_style import COLOURS, name_points, save_figure, short_labels
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.table_plots import _MAP, _heat_map, _task_scores
@@ -67,6 +68,31 @@ def axes_bars(ax):
         segments = container.lines[2][0].get_segments()
         found.append(np.array([[segment[0][0], segment[-1][0]] for segment in segments]))
     return found
+
+
+def test_points_against_accuracies_are_of_the_scores_that_tau_is_of():
+    """Of the last layers where these stand for the models, and of what heads were judged by."""
+    row = {"task": "t", "metric": "knn"}
+    layers = {"a": (0.9, 0.1), "b": (0.5, 0.2), "c": (0.4, 0.3)}
+    rows = [
+        {**row, "model": m, "layer": f"l{i}", "layer_index": i, "value": v}
+        for m, values in layers.items()
+        for i, v in enumerate(values)
+    ]
+    reached = {"a": 0.1, "b": 0.2, "c": 0.4}
+    ax = ScoreTable(rows, "last").plot.agreement(reached, ax=axes())
+    assert sorted(map(tuple, ax.collections[0].get_offsets())) == [
+        (0.1, 0.1),
+        (0.2, 0.2),
+        (0.3, 0.4),
+    ]
+    assert "tau 1.00" in ax.get_title(loc="left")
+    assert ax.get_ylabel() == "accuracy"
+    fit = {"task": "t", "head": "p", "metric": "r2", "split": "test"}
+    fits = Comparison([{**fit, "model": m, "value": v} for m, v in reached.items()])
+    assert ScoreTable(rows).plot.agreement(fits, ax=axes()).get_ylabel() == "R²"
+    with pytest.raises(InvalidInputError, match="a score and a depth"):
+        ScoreTable(rows).plot.layers()
 
 
 def test_coloured_curves_have_bands_of_their_intervals():

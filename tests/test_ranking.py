@@ -411,6 +411,96 @@ def test_save_and_load(table, tmp_path, ending):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_records_mean_the_same_in_the_types_of_any_library(tmp_path):
+    """A loss of numpy's types, in a frame of pandas, or in a file that a spreadsheet saved."""
+    plain = [
+        {"model": m, "metric": "loss", "value": v, "n": 100, "higher_is_better": False}
+        for m, v in (("a", 0.75), ("b", 0.25))
+    ]
+    plain += [{"model": "c", "metric": "loss", "error": "no"}]
+    types = {"value": np.float32, "n": np.int64, "higher_is_better": np.bool_}
+    numpy = [{k: types.get(k, lambda x: x)(v) for k, v in r.items()} for r in plain]
+    frame = tm.ScoreTable(plain).to_frame().convert_dtypes().to_dict("records")
+    for given in (numpy, frame, pd.DataFrame(plain).to_dict("records")):
+        table = tm.ScoreTable(given)
+        assert (table.best(), len(table.failures)) == ("b", 1)
+        for ending in ("jsonl", "csv"):
+            table.save(tmp_path / f"t.{ending}")
+            assert values(tm.ScoreTable.load(tmp_path / f"t.{ending}")) == values(table)
+    text = (tmp_path / "t.csv").read_text()
+    for other in ("FALSE", "0", "false"):
+        (tmp_path / "t.csv").write_text(text.replace("False", other))
+        assert tm.ScoreTable.load(tmp_path / "t.csv").best() == "b"
+    assert tm.ScoreTable([{"model": "a", "value": np.float32("nan")}]).failures
+    nothing = tm.ScoreTable([])
+    nothing.save(tmp_path / "t.csv")
+    assert len(tm.ScoreTable.load(tmp_path / "t.csv")) == 0
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_names_of_any_letters_are_read_as_they_were_written(tmp_path, ending):
+    names = [
+        "NA",
+        "None",
+        "nan",
+        "007",
+        "1e3",
+        "a,b",
+        "x\ny",
+        'q"q',
+        "c\rd",
+        " a ",
+        "true",
+        "\u2028",
+    ]
+    table = tm.ScoreTable([{"model": m, "metric": "knn", "value": 0.5} for m in names])
+    table.save(tmp_path / f"t.{ending}")
+    assert [r.model for r in tm.ScoreTable.load(tmp_path / f"t.{ending}")] == names
+
+
+def test_records_that_contradict_each_other_are_told_of():
+    row = {"metric": "knn", "layer": "fc", "value": 0.5, "higher_is_better": True}
+    either = tm.ScoreTable(
+        [{**row, "model": "a"}, {**row, "model": "b", "higher_is_better": False}]
+    )
+    with pytest.raises(
+        InvalidInputError, match="some records say that higher is better and others"
+    ):
+        either.ranking()
+    with pytest.warns(TransferMetricsWarning, match="knn of a is there twice, as 0.5 and as 0.75"):
+        tm.ScoreTable([{**row, "model": "a"}, {**row, "model": "a", "value": 0.75}])
+
+
+def test_no_other_layer_stands_for_the_last():
+    row = {"model": "a", "metric": "knn"}
+    first, last = {**row, "layer": "l1", "value": 0.5}, {**row, "layer": "l2", "value": 0.3}
+    by_depth = [{**first, "depth": 0.5}, {**last, "depth": 1.0}]
+    assert tm.ScoreTable(by_depth, "last").ranking()["layer"].tolist() == ["l2"]
+    assert tm.ScoreTable([first, last], "last").ranking()["layer"].tolist() == ["l2"]
+    failed = {**row, "layer": "l2", "error": "not finite"}
+    placed = [{**first, "layer_index": 0}, {**failed, "layer_index": 1}]
+    assert tm.ScoreTable(placed, "last").ranking()["error"].tolist() == ["not finite"]
+    assert tm.ScoreTable(placed).ranking()["score"].tolist() == [0.5]
+
+
+def test_what_a_table_does_not_have_is_refused(table, tmp_path):
+    for asked in ({"n": 7}, {"split": "trian"}, {"pool": "avgg"}):
+        with pytest.raises(UnknownNameError, match=f"unknown {next(iter(asked))} of this table"):
+            table.on(**asked)
+    for k in (0, -1, 1.5):
+        with pytest.raises(InvalidInputError, match=f"k={k}; give a whole number from 1 on"):
+            table.best_layers(k=k)
+    with pytest.raises(UnknownNameError, match="unknown model of this table 'aa'"):
+        table.best_layers("aa")
+    with pytest.raises(UnknownNameError, match="did you mean 'ranking'"):
+        table.plot.save("rankin", tmp_path / "p.png")
+    with pytest.raises(TypeError, match="unsupported operand"):
+        table + None
+    for wrong in (0, 1.5, "x"):
+        with pytest.raises(InvalidInputError, match=r"bins=.* whole number from 1 on"):
+            table.fidelity({"a": 0.5, "b": 0.4}, "loss", bins=wrong)
+
+
 def test_json_lines_are_strict_json(table, tmp_path):
     table.save(tmp_path / "t.jsonl")
     lines = (tmp_path / "t.jsonl").read_text().splitlines()

@@ -456,21 +456,23 @@ def test_what_is_shown_can_be_seen(text):
         ({"deviations": "1,2"}, "not a list"),
         ({"deviations": [0.0] * 10_001}, "not a list of at most"),
         ({"deviations": [[1]]}, "not a number"),
+        ({"n": 30.5}, "not a whole number"),
+        ({"stderr": -0.1}, "not a number from 0 on"),
+        ({"higher_is_better": "perhaps"}, "not True or False"),
     ],
 )
 def test_records_of_other_types_are_refused_with_their_number(tmp_path, record, message):
-    table = ScoreTable([*scores().records, {"model": "a", "metric": "knn", **record}])
     with pytest.raises(InvalidInputError, match=message) as error:
-        write_report(table, tmp_path / "r.html")
+        ScoreTable([*scores().records, {"model": "a", "metric": "knn", **record}])
     assert "record 25" in str(error.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_values_that_are_no_numbers_become_failures():
-    found = Record.checked({"model": "a", "value": math.inf, "stderr": math.nan}, "record 1")
+    found = Record.of({"model": "a", "value": math.inf, "stderr": math.nan})
     assert (found.value, found.stderr, found.error) == (None, None, "the value is not finite")
-    assert Record.checked({"model": "a", "deviations": [0.1, math.nan]}, "r").deviations is None
-    assert Record.checked({"model": 7, "higher_is_better": "False"}, "r").model == "7"
+    assert Record.of({"model": "a", "deviations": [0.1, math.nan]}, "r").deviations is None
+    assert Record.of({"model": 7, "higher_is_better": "False"}, "r").model == "7"
 
 
 @pytest.mark.parametrize(

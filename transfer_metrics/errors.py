@@ -11,6 +11,7 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 
 _MOST_COMPARED, _LONGEST_COMPARED = 5_000, 200
 
@@ -63,6 +64,18 @@ def meant(name: str, known: Iterable[str]) -> str:
 def _cut(name: object) -> str:
     name = str(name)
     return name if len(name) <= _LONGEST_COMPARED else f"{name[: _LONGEST_COMPARED - 1]}…"
+
+
+def check_whole(least: int, **given: object) -> None:
+    """Refuse what is no whole number from ``least`` on.
+
+    >>> check_whole(1, epochs=2.5)
+    Traceback (most recent call last):
+    transfer_metrics.errors.InvalidInputError: epochs=2.5; give a whole number from 1 on
+    """
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise InvalidInputError(f"{name}={value!r:.60}; give a whole number from {least} on")
 
 
 class LayerNotFoundError(UnknownNameError):

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, check_whole
 from transfer_metrics.sources.models.identity import describe
 
 
@@ -42,10 +41,8 @@ class TrainSettings:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise InvalidInputError(f"{name}={value!r}; use a number of at least 0")
-        for name, least in (("epochs", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise InvalidInputError(f"{name}={value!r}; use a whole number from {least}")
+        check_whole(0, epochs=self.epochs)
+        check_whole(1, batch_size=self.batch_size)
         for name, known in (
             ("optimizer", ("sgd", "adamw")),
             ("schedule", ("cosine", "constant")),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError, check_whole, warn
 from transfer_metrics.heads.objective import quality
 from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.train_settings import TrainSettings
@@ -293,8 +293,7 @@ def rungs(settings: int, epochs: int, eta: int) -> list[tuple[int, int]]:
     >>> rungs(9, 9, 3), rungs(5, 8, 2), rungs(1, 4, 2)
     ([(1, 3), (3, 1), (9, 1)], [(1, 3), (2, 2), (4, 1), (8, 1)], [(4, 1)])
     """
-    if not isinstance(eta, (int, np.integer)) or eta < 2:
-        raise InvalidInputError(f"halving={eta!r}; use a whole number from 2, or None")
+    check_whole(2, halving=eta)
     left, kept = settings, []
     while left > 1:
         left = -(-left // eta)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, check_whole
 from transfer_metrics.files import RESULTS, check_folder
 from transfer_metrics.heads.decision import Decision
 from transfer_metrics.heads.estimate import FROZEN, MOST, TRAINED
@@ -117,7 +117,8 @@ def transfer(
     asked = options.get("engine", "serial"), candidates, options.get("workers"), device
     engine = chosen_engine(*asked)
     ENGINES[engine.partition(":")[0]]
-    most, finetune = _whole("most", most, 1), _whole("finetune", finetune, 0)
+    check_whole(1, most=most)
+    check_whole(0, finetune=finetune)
     loaded = load_task(task)
     if out is not None:
         refuse_among_examples(out, loaded)
@@ -250,9 +251,3 @@ def _frozen(table: ScoreTable, model: str) -> tuple[str, ...]:
     probe, *others = FROZEN
     own = () if best.endswith(":input") else (f"{probe}(layers=[{best!r}])",)
     return (probe, *own, *others)
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInputError(f"{name}={value!r}; use a whole number from {least}")
-    return value

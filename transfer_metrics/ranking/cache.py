@@ -88,7 +88,7 @@ class ResultCache:
             *lines, end = read_text(path, TABLE).splitlines(keepends=True) or [""]
             if parse_json(end) != {"sha256": _digest("".join(lines))}:
                 raise ValueError("its SHA-256 does not match")
-            return [Record.checked(parse_json(line), "a record") for line in lines]
+            return [Record.of(parse_json(line)) for line in lines]
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -222,7 +222,8 @@ class _HeadRow:
 
     model: str
     head: str
-    accuracies: list[tuple[float, float] | None]  # with 95 % half-widths, a pair per data set
+    # With 95 % half-widths, NaN where not known; a pair per data set.
+    accuracies: list[tuple[float, float] | None]
     gap: float | None
     distortion: float | None
     seconds: float | None
@@ -265,7 +266,7 @@ class Heads:
             for metric in both.metrics:
                 told = both.verdict(metric).to_dict("records")
                 verdicts += [(metric, {str(k): v for k, v in row.items()}) for row in told]
-        scale = _Scale.of(value + sign * half for value, half in pairs for sign in (-1, 1))
+        scale = _Scale.of(end for v, half in pairs for end in (v, v - half, v + half))
         return cls(task, names, rows[:_MOST_HEADS], len(rows), scale, verdicts, comparison.measure)
 
     @property
@@ -286,6 +287,7 @@ class Check:
 
     metric: str
     head: str
+    measure: str  # what the head was judged by, see ``Comparison.measure``
     points: list[tuple[str, float, float]]  # model, score, accuracy
     trend: tuple[float, float, float, float] | None  # x, y, x, y; None where scores are equal
     measures: dict[str, tuple[float, float, float]]  # value, low, high; NaN where not defined
@@ -310,12 +312,14 @@ def checks_of(
         for metric in setting.table.metrics:
             if len(checks) == _MOST_CHECKS:
                 return checks
-            check = _check(setting, metric, head, known)
+            check = _check(setting, metric, head, comparison.measure, known)
             checks += [check] if check else []
     return checks
 
 
-def _check(setting: Setting, metric: str, head: str, known: pd.DataFrame) -> Check | None:
+def _check(
+    setting: Setting, metric: str, head: str, measure: str, known: pd.DataFrame
+) -> Check | None:
     try:
         with quiet():
             # What is left out is not drawn; what is not defined is shown as such.
@@ -344,7 +348,8 @@ def _check(setting: Setting, metric: str, head: str, known: pd.DataFrame) -> Che
         ends = [(end - x.mean()) / np.ptp(x) for end in (x.min(), x.max())]
         (left, right) = (float(slope * end + start) for end in ends)
         trend = (float(x.min()), left, float(x.max()), right)
-    return Check(metric, head, points, trend, measured[metric], gains.get("weighted_kendall"))
+    gain = gains.get("weighted_kendall")
+    return Check(metric, head, measure, points, trend, measured[metric], gain)
 
 
 def _row(
@@ -364,7 +369,7 @@ def _row(
     return _HeadRow(
         model=model,
         head=head,
-        accuracies=[None if v is None else (v, half or 0.0) for v, half in pairs],
+        accuracies=[None if v is None else (v, math.nan if h is None else h) for v, h in pairs],
         gap=known("ood_gap"),
         distortion=known("relative_distortion"),
         seconds=known("fit_seconds"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.heads.decision import Decision
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.long_table import LongTable
@@ -136,7 +136,7 @@ def gather(given: Any, view: str | None = None) -> Gathered:
     view = view or next((table.view for table in tables), "best")
     scores: dict[Place, dict[tuple[Any, ...], Record]] = {}
     measured: dict[str, list[Record]] = {}
-    for given_records in _checked(tables):
+    for given_records in _without_gaps(tables):
         for record in (r for r in given_records if r.is_measured):
             measured.setdefault(record.task or "", []).append(record)
         parts = by_place(r for r in given_records if not r.is_measured)
@@ -160,23 +160,22 @@ def _first_metrics(setting: Setting) -> Setting:
     return replace(setting, table=ScoreTable(records, setting.table.view))
 
 
-def _checked(tables: Iterable[ScoreTable]) -> list[list[Record]]:
-    """Records of each table with their types, names standing for one thing in all of them."""
-    checked = []
-    for table in tables:
-        records = [Record.checked(given, f"record {i}") for i, given in enumerate(table, start=1)]
-        checked.append(
-            [
-                replace(
-                    r,
-                    model=r.model or "unnamed",
-                    metric=r.metric or "",
-                    higher_is_better=r.higher_is_better is not False,
-                )
-                for r in records
-            ]
-        )
-    named = iter(LongTable(record for records in checked for record in records))
+def _without_gaps(tables: Iterable[ScoreTable]) -> list[list[Record]]:
+    """Records of each table without gaps, names standing for one thing in all of them."""
+    checked = [
+        [
+            replace(
+                r,
+                model=r.model or "unnamed",
+                metric=r.metric or "",
+                higher_is_better=r.higher_is_better is not False,
+            )
+            for r in table
+        ]
+        for table in tables
+    ]
+    with quiet():  # what two tables tell otherwise is counted
+        named = iter(LongTable(record for records in checked for record in records))
     return [list(itertools.islice(named, len(records))) for records in checked]
 
 

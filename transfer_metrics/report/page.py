@@ -211,6 +211,7 @@ def _panel_data(panel: _Panel, ids: dict[str, int], names: dict[str, str]) -> di
         "checks": [
             {
                 "head": visible(check.head),
+                "measure": check.measure,
                 "points": [(visible(m), x, y, visible(names[m])) for m, x, y in check.points],
                 "trend": check.trend,
             }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, check_whole
 from transfer_metrics.results.known_accuracies import known_accuracies
 
 if TYPE_CHECKING:
@@ -92,11 +92,7 @@ def z_scores(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw(models: int, resamples: int, seed: int) -> np.ndarray:
     """Positions of the models in each bootstrap sample, (resamples, models)."""
-    for name, value, none in (
-        ("resamples", resamples, ", 0 for no intervals"), ("seed", seed, ""),
-    ):  # fmt: skip
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-            raise InvalidInputError(f"{name}={value!r:.60}; give a whole number from 0 on{none}")
+    check_whole(0, resamples=resamples, seed=seed)
     return np.random.default_rng(seed).integers(models, size=(resamples, models))
 
 

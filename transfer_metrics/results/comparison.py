@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError
 from transfer_metrics.metrics.base import Estimate
 from transfer_metrics.results.plot_style import (
     COLOURS,
@@ -24,7 +24,15 @@ from transfer_metrics.results.plot_style import (
     titled,
 )
 from transfer_metrics.results.printed import column_names, page_table
-from transfer_metrics.results.record import BESIDE, MEASURED, MOVES, QUALITIES, Record, one_place
+from transfer_metrics.results.record import (
+    BESIDE,
+    MEASURED,
+    MOVES,
+    QUALITIES,
+    Record,
+    measures_told,
+    one_place,
+)
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.table_plots import TablePlots
@@ -60,9 +68,7 @@ class Comparison(ScoreTable):
     @property
     def measure(self) -> str:
         """What heads were judged by, as it is told: accuracy, R² or average precision."""
-        found = {r.metric for r in self._records}
-        names = {"r2": "R²", "average_precision": "average precision"}
-        return next((told for name, told in names.items() if name in found), "accuracy")
+        return measures_told(r.metric for r in self._records)
 
     def summary(self) -> pd.DataFrame:
         """One row per model and head, and task where there are several, means over the seeds.
@@ -108,6 +114,7 @@ class Comparison(ScoreTable):
 
         Raises:
             InvalidInputError: the table has no scores, or several tasks.
+            UnknownNameError: no such metric, or no accuracy of such a head.
         """
         import pandas as pd
 
@@ -119,6 +126,8 @@ class Comparison(ScoreTable):
         summary = summary[summary["test"].notna()] if "test" in summary else summary.iloc[:0]
         rows = []
         heads = list(dict.fromkeys(summary.index.get_level_values("head")))
+        if head is not None and head not in heads:
+            raise UnknownNameError.of("head of this table", head, heads)
         head = head or next(iter(heads), "")
         if head in heads:
             of_head = summary.xs(head, level="head")
@@ -155,11 +164,9 @@ class Comparison(ScoreTable):
         shown["model"] = [names[model] for model in shown["model"]]
         for name in ("test", *self.shifts):
             if name in shown:
-                pairs = zip(shown[name], shown[f"± {name}"], strict=True)
-                shown[name] = [
-                    "" if math.isnan(value) else f"{100 * value:.1f} ± {100 * half:.1f}"
-                    for value, half in pairs
-                ]
+                halves = ["" if math.isnan(h) else f" ± {100 * h:.1f}" for h in shown[f"± {name}"]]
+                pairs = zip(shown[name], halves, strict=True)
+                shown[name] = ["" if math.isnan(v) else f"{100 * v:.1f}{half}" for v, half in pairs]
         titles = {
             "balanced_accuracy": ("balanced", "{:.3f}"),
             "ood_gap": ("ood_gap", "{:.3f}"),
@@ -207,7 +214,8 @@ class Comparison(ScoreTable):
         tested = (r for r in records if r.metric in QUALITIES and r.split == "test")
         row["note"] = next((r.note for r in tested if r.note), None)
         empty = [n for n, v in row.items() if isinstance(v, float) and math.isnan(v)]
-        return {n: v for n, v in row.items() if n not in empty or n == "test"}
+        # An interval that is not known stands, empty, beside what is.
+        return {n: v for n, v in row.items() if n.removeprefix("± ") not in empty or n == "test"}
 
 
 class ComparisonPlots(TablePlots):
@@ -306,9 +314,10 @@ def _mean_and_margin(records: Sequence[Record]) -> tuple[float, float]:
     p = float(np.mean(values))
     if records[0].metric == "accuracy":
         n = records[0].n
-        variance = Estimate.of_proportion(p, n).stderr ** 2 if n else 0.0
+        variance = Estimate.of_proportion(p, n).stderr ** 2 if n else math.nan
     else:
-        variance = (records[0].stderr or 0.0) ** 2
+        stderr = records[0].stderr
+        variance = math.nan if stderr is None else stderr**2
     if len(values) > 1:
         variance += float(np.var(values, ddof=1)) / len(values)
     return p, _Z95 * math.sqrt(variance)

@@ -15,7 +15,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, meant, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.results.long_table import read_records
-from transfer_metrics.results.record import QUALITIES, Record
+from transfer_metrics.results.record import QUALITIES, Record, measures_told
 from transfer_metrics.results.wording import some
 from transfer_metrics.sources.tasks.label_values import ABSENT, is_none, number_of
 from transfer_metrics.sources.tasks.table_files import read_separated
@@ -39,7 +39,8 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
 
     Given are such a table, whose models are its index or its column ``model``; a file of one;
     accuracies by model, of a task without a name; or the records of a comparison, of which ``head``
-    and ``split`` say which count, and of which the mean over the seeds is taken.
+    and ``split`` say which count, and of which the mean over the seeds is taken; then
+    ``attrs["measure"]`` says what they are.
     """
     import pandas as pd
 
@@ -188,9 +189,11 @@ def _of_records(records: list[Any], head: str | None, split: str) -> pd.DataFram
     cells: dict[str, dict[str, list[float]]] = {}
     for r in chosen:
         cells.setdefault(r.task or UNNAMED, {}).setdefault(str(r.model), []).append(r.value or 0.0)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {t: pd.Series({m: float(np.mean(v)) for m, v in of.items()}) for t, of in cells.items()}
     )
+    table.attrs["measure"] = measures_told(r.metric for r in chosen)
+    return table
 
 
 def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:

@@ -11,12 +11,12 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
 from transfer_metrics.files import replacing
 from transfer_metrics.naming import Names, bare_name
 from transfer_metrics.results.record import COLUMNS, Record
@@ -31,9 +31,7 @@ FORMATS = (".jsonl", ".csv", ".parquet")
 _VIEWS = ("best", "all", "last")
 _MOST_CELL, _MOST_ROWS = 1 << 20, 10_000_000
 """Characters of a cell in a table of separated values, and rows of a table in Parquet."""
-_PARSERS: dict[type, Callable[[str], Any]] = {
-    str: str, float: float, int: float, bool: str, list: parse_json,
-}  # fmt: skip
+_NUMBERS = (float, int)
 _SAME = (
     "model", "task", "split", "layer", "pool", "head", "metric", "options", "n", "seed",
 )  # fmt: skip
@@ -45,7 +43,10 @@ class LongTable:
 
     def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
         self.view = _checked_view(view)
-        self._records = _with_own_names([Record.of(record) for record in records])
+        self._records = _with_own_names(
+            [Record.of(given, f"record {i}") for i, given in enumerate(records, start=1)]
+        )
+        _warn_of_twins(self._records)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -54,6 +55,8 @@ class LongTable:
         return iter(self._records)
 
     def __add__(self, other: LongTable) -> Self:
+        if not isinstance(other, LongTable):
+            return NotImplemented
         # A comparison beside scores is a comparison still, whichever comes first.
         kind = type(other) if isinstance(other, type(self)) else type(self)
         return kind(_joined(self._records, other._records), self.view)
@@ -118,13 +121,14 @@ class LongTable:
         """The part of the table that is of one task, split, pooling or number of examples.
 
         Raises:
-            UnknownNameError: the table has no such task.
+            UnknownNameError: the table has no such task, split, pooling or number.
         """
-        known = dict.fromkeys(str(r.task) for r in self._records)
-        if task is not None and task not in known:
-            raise UnknownNameError.of("task of this table", task, known)
         wanted = {"task": task, "split": split, "pool": pool, "n": n}
         asked = {name: value for name, value in wanted.items() if value is not None}
+        for name, value in asked.items():
+            known = dict.fromkeys(getattr(r, name) for r in self._records)
+            if value not in known:
+                raise UnknownNameError.of(f"{name} of this table", str(value), map(str, known))
         # Models that a race dropped, on fewer examples, stand beside the others.
         records = [
             r
@@ -151,7 +155,13 @@ class LongTable:
                 lines = (json.dumps(r, allow_nan=False, default=str) for r in self.records)
                 temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
             elif suffix == ".csv":
-                self.to_frame().to_csv(temporary, index=False)
+                # A carriage return on its own would end a line where a reader finds it bare.
+                bare = any("\r" in str(value) for r in self.records for value in r.values())
+                self.to_frame().to_csv(
+                    temporary,
+                    index=False,
+                    quoting=csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL,
+                )
             else:
                 _require_pyarrow()
                 self.to_frame().to_parquet(temporary, index=False)
@@ -211,7 +221,7 @@ def read_records(path: Path) -> list[Record]:
     """
     readers = {".jsonl": _json_lines, ".csv": _separated, ".parquet": _parquet}
     rows = readers[path.suffix.lower()](path)
-    return [Record.checked(row, f"record {number}") for number, row in enumerate(rows, start=1)]
+    return [Record.of(row, f"record {number}") for number, row in enumerate(rows, start=1)]
 
 
 def _json_lines(path: Path) -> Iterator[Any]:
@@ -222,15 +232,20 @@ def _json_lines(path: Path) -> Iterator[Any]:
 def _separated(path: Path) -> Iterator[dict[str, Any]]:
     before = csv.field_size_limit(_MOST_CELL)
     try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path, TABLE), newline="")))
+        reader = csv.DictReader(io.StringIO(read_text(path, TABLE), newline=""))
+        columns, rows = reader.fieldnames or (), list(reader)
     except csv.Error as error:
         raise ValueError(error) from None
     finally:
         csv.field_size_limit(before)
-    if not rows or "model" not in rows[0]:
-        raise ValueError("it has no column 'model'")
+    if "model" not in columns:
+        raise ValueError("it has no column 'model' between commas")
     for row in rows:
-        yield {name: _PARSERS[kind](row[name]) for name, kind in COLUMNS.items() if row.get(name)}
+        yield {
+            name: float(row[name]) if kind in _NUMBERS else row[name]
+            for name, kind in COLUMNS.items()
+            if row.get(name)
+        }
 
 
 def _parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -299,6 +314,19 @@ def _renamed(records: Sequence[Record], column: str) -> Sequence[Record]:
                 record = replace(record, **given)
         found.append(record)
     return found
+
+
+def _warn_of_twins(records: Sequence[Record]) -> None:
+    """Warn where two values are of one measurement, so that either may be taken."""
+    known: dict[tuple[Any, ...], Record] = {}
+    for r in records:
+        if r.value is not None and _contradict(r, known.setdefault(_identity(r), r)):
+            own, value = visible(r.model), known[_identity(r)].value
+            warn(
+                f"{r.label} of {own} is there twice, as {value:g} and as {r.value:g}; tell the two "
+                f"apart by model, task, split, layer, n or seed"
+            )
+            return
 
 
 def _joined(first: Sequence[Record], second: Sequence[Record]) -> list[Record]:

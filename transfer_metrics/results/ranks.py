@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
 from transfer_metrics.results.error_model import ErrorModel, bundled
 from transfer_metrics.results.record import NO_TIME, Record, by_place
@@ -71,6 +72,9 @@ def candidates(records: Iterable[Record], metric: str, view: str) -> list[Ranked
         # Of a model that one race dropped and another did not, the scores of most examples count.
         most = max(r.n or 0 for r in scored)
         scored = [r for r in scored if (r.n or 0) == most]
+        if view == "last" and (late := [r for r in failed if _place(r) > max(map(_place, scored))]):
+            found.append(Ranked(late[-1], 0.0))  # no other layer stands for the last
+            continue
         spent = (scored[0].extract_seconds or 0.0) + sum(r.seconds or 0.0 for r in scored)
         found += [Ranked(r, spent) for r in chosen_records(scored, view)]
     return found
@@ -86,14 +90,25 @@ def chosen_records(records: Sequence[Record], view: str) -> list[Record]:
     if view == "all":
         return list(records)
     if view == "last":
-        return [max(records, key=lambda r: r.layer_index or 0)]
-    sign = 1.0 if records[0].higher_is_better is not False else -1.0
+        return [max(reversed(records), key=_place)]
+    sign = 1.0 if higher_is_better(records, records[0].label) else -1.0
     return [max(records, key=lambda r: sign * (r.value or 0.0))]
 
 
+def _place(record: Record) -> tuple[float, float]:
+    """How late a layer comes, as far as it is known."""
+    return record.layer_index or 0, record.depth or 0.0
+
+
 def higher_is_better(records: Iterable[Record], metric: str) -> bool:
-    """The direction of a metric, as its records have it."""
-    return all(r.higher_is_better is not False for r in records if r.label == metric)
+    """The direction of a metric, as its records have it; those that contradict are refused."""
+    told = {r.higher_is_better for r in records if r.label == metric}
+    if {True, False} <= told:
+        raise InvalidInputError(
+            f"of {metric} some records say that higher is better and others that lower is; give "
+            f"all of them one higher_is_better"
+        )
+    return False not in told
 
 
 class _RankingTrust(NamedTuple):

@@ -9,14 +9,16 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
+import numpy as np
 from scipy.special import stdtrit
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import brief
+from transfer_metrics.untrusted import parse_json
 
 QUALITIES = ("accuracy", "r2", "average_precision")
 """What heads are judged by: of classes, of targets, of several labels."""
@@ -92,38 +94,28 @@ class Record:
     __repr__ = brief
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | Record) -> Record:
-        """A mapping as a record, its values as they are; keys that are no fields are left out.
+    def of(cls, given: Any, where: str = "a record") -> Record:
+        """A record, or a mapping of anybody as one whose fields have their types.
 
-        A value that is not finite is none, and an error.
-        """
-        if isinstance(given, Record):
-            return given
-        found = cls(**{name: given.get(name) for name in COLUMNS})
-        if isinstance(found.value, float) and not math.isfinite(found.value):
-            return replace(found, value=None, error=found.error or "the value is not finite")
-        return found
+        Keys that are no fields are left out. Numbers are finite or None. One of another type, such
+        as text, is refused by an ``InvalidInputError``, in which the record is called as ``where``.
 
-    @classmethod
-    def checked(cls, given: Any, where: str) -> Record:
-        """A mapping or record of anybody as one whose fields have their types.
-
-        Numbers are finite or None. One of another type, such as text, is refused by an
-        ``InvalidInputError``, in which the record is called as ``where``.
-
-        >>> found = Record.checked({"model": "a", "n": 30.0, "value": math.inf}, "record 1")
+        >>> found = Record.of({"model": "a", "n": 30.0, "value": math.inf})
         >>> found.n, found.value, found.error
         (30, None, 'the value is not finite')
         """
         if isinstance(given, Record):
-            given = given.as_dict()
+            return given
         if not isinstance(given, Mapping):
             raise InvalidInputError(f"{where} is not a record of a score table")
         found = {
-            name: _CHECKS[kind](given.get(name), name, where) for name, kind in COLUMNS.items()
+            name: None if _is_missing(given.get(name)) else _CHECKS[kind](given[name], name, where)
+            for name, kind in COLUMNS.items()
         }
         if found["value"] is None and given.get("value") is not None and not found["error"]:
             found["error"] = "the value is not finite"
+        if (found["stderr"] or 0.0) < 0:
+            raise _wrong(found["stderr"], "stderr", where, "a number from 0 on")
         return cls(**found)
 
     def as_dict(self) -> dict[str, Any]:
@@ -186,6 +178,17 @@ class Record:
             # A comparison could not load the model.
             or (not self.metric and self.split is None)
         )
+
+
+def measures_told(metrics: Iterable[str | None]) -> str:
+    """What heads were judged by, as it is told.
+
+    >>> measures_told(["r2", "accuracy", "fit_seconds"])
+    'accuracy or R²'
+    """
+    found, names = {*metrics}, ("accuracy", "R²", "average precision")
+    told = (name for metric, name in zip(QUALITIES, names, strict=True) if metric in found)
+    return " or ".join(told) or names[0]
 
 
 def record_label(record: Mapping[str, Any]) -> str:
@@ -306,10 +309,16 @@ def phases(records: Iterable[Record]) -> dict[str, float]:
     return {phase: spent[phase] for phase in order if phase in spent}
 
 
+def _is_missing(value: Any) -> bool:
+    """Whether it is what pandas has where there is nothing."""
+    is_nan = isinstance(value, Real) and value != value
+    return value is None or is_nan or type(value).__name__ == "NAType"
+
+
 def _text(value: Any, name: str, where: str) -> str | None:
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
         # Half a surrogate pair is no text: it can be neither written nor put into a data frame.
-        return (value or "").encode("utf-8", "replace").decode("utf-8") or None
+        return value.encode("utf-8", "replace").decode("utf-8") or None
     with suppress(OverflowError):  # of an integer of hundreds of digits
         if isinstance(value, Real) and math.isfinite(value):
             # A file of comma-separated values turns names that are numbers into numbers.
@@ -318,8 +327,6 @@ def _text(value: Any, name: str, where: str) -> str | None:
 
 
 def _number(value: Any, name: str, where: str) -> float | None:
-    if value is None:
-        return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise _wrong(value, name, where, "a number")
     if isinstance(value, Integral) and abs(int(value)) > 2**1000:
@@ -329,19 +336,27 @@ def _number(value: Any, name: str, where: str) -> float | None:
 
 def _whole(value: Any, name: str, where: str) -> int | None:
     number = _number(value, name, where)
+    if number is not None and number != int(number):
+        raise _wrong(value, name, where, "a whole number")
     return None if number is None else int(number)
 
 
 def _flag(value: Any, name: str, where: str) -> bool | None:
-    return None if value is None else value not in (0, "False", "false")
+    told = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    if (known := told.get(str(value).strip().lower())) is None:
+        raise _wrong(value, name, where, "True or False")
+    return known
 
 
 def _numbers(value: Any, name: str, where: str) -> list[float] | None:
-    if value is None:
-        return None
+    if isinstance(value, (tuple, np.ndarray)):
+        value = list(value)
+    if isinstance(value, str):  # as a file of separated values has it
+        with suppress(ValueError):
+            value = parse_json(value)
     if not isinstance(value, list) or len(value) > _MOST_DEVIATIONS:
         raise _wrong(value, name, where, f"a list of at most {_MOST_DEVIATIONS} numbers")
-    numbers = [_number(v, name, where) for v in value]
+    numbers = [None if v is None else _number(v, name, where) for v in value]
     # An error needs two blocks; with one of them missing nothing is known.
     known = [v for v in numbers if v is not None]
     return known if len(known) == len(numbers) > 1 else None
@@ -349,8 +364,8 @@ def _numbers(value: Any, name: str, where: str) -> list[float] | None:
 
 def _wrong(value: Any, name: str, where: str, wanted: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{where}: its {name} is {value!r:.60}, which is not {wanted}; write the table again with "
-        f"table.save"
+        f"{where}: its {name} is {value!r:.60}, which is not {wanted}; correct it, or write "
+        f"the table again with table.save"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, check_whole
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.printed import of_features, page_table, printed
@@ -147,7 +147,7 @@ class ScoreTable(LongTable):
         table = self if evidence is None and prior is None else self.informed(evidence, prior)
         found = shortlist_of(one_place(table._records, metric), metric, view, confidence)
         if found is None:
-            none = all(r.value is None for r in table._records)
+            none = all(r.value is None or r.is_measured for r in table._records)
             reason = "no model has a score; see table.failures for the reasons"
             raise InvalidInputError(reason if none else UNKNOWN)
         return found
@@ -315,7 +315,7 @@ class ScoreTable(LongTable):
             metric: whose scores to read, by default the first of the table.
 
         Raises:
-            UnknownNameError: the table has no such metric.
+            UnknownNameError: the table has no such metric or model.
             InvalidInputError: the model has no score, or the table has several tasks.
 
         >>> rows = [{"model": "a", "layer": layer, "metric": "knn", "value": value}
@@ -323,7 +323,10 @@ class ScoreTable(LongTable):
         >>> ScoreTable(rows).best_layers(k=2)
         ['blocks.1', 'fc:input']
         """
+        check_whole(1, k=k)
         model = self.best(metric) if model is None else model
+        if model not in (known := {str(r.model) for r in self._records}):
+            raise UnknownNameError.of("model of this table", model, known)
         one_place(self._records, self.named_metric(metric))
         found = self.ranking(metric, view="all")
         found = found[(found["model"] == model) & found["score"].notna()]

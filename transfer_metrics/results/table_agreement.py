@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, check_whole, warn
 from transfer_metrics.results.agreement import (
     FEWEST,
     RESAMPLES,
@@ -257,8 +257,7 @@ def fidelity(
     """
     import pandas as pd
 
-    if bins < 1:
-        raise InvalidInputError(f"{bins} bins; give at least 1")
+    check_whole(1, bins=bins)
     s, a = (_table(given) for given in (scores, accuracies))
     models = [m for m in a.index if m in s.index]
     tasks = [t for t in a.columns if t in s.columns]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, check_whole
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.plot_style import (
     COLOURS,
@@ -119,6 +119,7 @@ class TablePlots:
         >>> len(table.plot.layers().lines)
         1
         """
+        check_whole(0, highlight=highlight)
         metric = self._table.named_metric(metric)
         found: list[tuple[int, str, Place, list[Record]]] = []
         for place, records in by_place(self._table, metric).items():
@@ -127,12 +128,12 @@ class TablePlots:
                 if r.label == metric and r.value is not None and r.depth is not None:
                     own.setdefault(str(r.model), []).append(r)
             for c in ranked(records, metric, "best"):
-                if c.rank is not None:
-                    curve = sorted(own.get(c.model, []), key=lambda r: r.depth or 0.0)
+                if c.rank is not None and c.model in own:
+                    curve = sorted(own[c.model], key=lambda r: r.depth or 0.0)
                     found.append((c.rank, c.model, place, curve))
         found.sort(key=lambda row: row[0])
         if not found:
-            raise InvalidInputError("no layer has a score to plot; see table.failures")
+            raise InvalidInputError("no layer has a score and a depth to plot; see table.failures")
         ax = new_axes(ax, 4.2)
         handles = []
         drawn = found[: highlight + _MOST_CURVES]
@@ -209,10 +210,11 @@ class TablePlots:
         def matched(*known: Any) -> Matched:
             return Matched.of(records, [metric], own.view, *known)
 
-        _, _, reached = matched(accuracies, task, head, split).on_task(metric)
-        ranking = ranking_frame(records, metric, "best").dropna(subset="score")
-        scores = dict(zip(ranking["model"], ranking["score"], strict=True))
-        points = {name: (scores[name], reached[name]) for name in scores if name in reached}
+        both = matched(accuracies, task, head, split)
+        _, scores, reached = both.on_task(metric)
+        sign = 1.0 if higher_is_better(records, metric) else -1.0
+        pairs = {m: (sign * score, reached[m]) for m, score in scores.items() if m in reached}
+        points = {m: pair for m, pair in pairs.items() if np.isfinite(pair).all()}
         found = matched(reached, None, None, split).agreement().set_index("measure")
         value, low, high = map(float, found.loc["weighted_kendall", ["value", "low", "high"]])
         x, y = np.array(list(points.values()), float).T
@@ -224,7 +226,7 @@ class TablePlots:
         ax.scatter(x, y, color=COLOURS[0], s=28, zorder=2)
         ax.margins(x=0.06, y=0.08)
         ax.set_xlabel(plot_label(metric))
-        ax.set_ylabel("accuracy")
+        ax.set_ylabel(both.known.attrs.get("measure", "accuracy"))
         interval = "" if math.isnan(low) else f" ({fixed(low)} to {fixed(high)})"
         # The best by either are named, where there is no room for all.
         best = np.minimum(np.argsort(np.argsort(-x)), np.argsort(np.argsort(-y)))
@@ -240,9 +242,13 @@ class TablePlots:
         """Draw ``"ranking"``, ``"layers"`` or ``"tasks"`` into a PNG, SVG or PDF, by its ending.
 
         Raises:
+            UnknownNameError: no such plot.
             InvalidInputError: an unknown ending, or a place that cannot be written to.
         """
-        drawn = {"layers": self.layers, "tasks": self.tasks}.get(kind, self.ranking)
+        kinds = {"ranking": self.ranking, "layers": self.layers, "tasks": self.tasks}
+        if kind not in kinds:
+            raise UnknownNameError.of("plot", str(kind), kinds)
+        drawn = kinds[kind]
         return save_figure(lambda figure: drawn(metric, ax=figure), path)
 
     @property

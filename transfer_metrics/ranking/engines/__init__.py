@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import check_whole
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.optional import mend_torchvision
 from transfer_metrics.threads import cores, use_threads
@@ -149,7 +149,6 @@ def map_reduce(
     run = ENGINES[name]
     if workers is None:
         workers = cores()
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise InvalidInputError(f"workers={workers!r}; use a whole number of at least 1")
+    check_whole(1, workers=workers)
     more = {"address": address} if address else {}
     return run(work, items, parts, tick, workers=workers, gpus=gpus, careful=careful, **more)

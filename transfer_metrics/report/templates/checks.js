@@ -38,7 +38,7 @@ class Checks {
     this.leave();
     this.chart.svg.append(drawn('circle', { cx: point.px, cy: point.py, r: 8, class: 'here' }));
     this.tip.show(this.chart, point, point.model, [
-      `${this.panel.metric} ${written(point.score)}`, `accuracy ${(100 * point.accuracy).toFixed(1)} %`,
+      `${this.panel.metric} ${written(point.score)}`, `${point.measure} ${(100 * point.accuracy).toFixed(1)} %`,
     ]);
   }
 
@@ -51,10 +51,10 @@ class Checks {
     const [left, right] = padded(Math.min(...xs), Math.max(...xs));
     const [low, high] = padded(Math.min(...ys), Math.max(...ys));
     this.chart = framed(
-      this.host, `Accuracy of ${check.head} against ${this.panel.metric}`,
+      this.host, `${check.measure} of ${check.head} against ${this.panel.metric}`,
       `${check.points.length} models. Arrow keys read the points.`,
       { low: left, high: right, name: this.panel.metric },
-      { low: 100 * low, high: 100 * high, name: `accuracy of ${check.head}, %` }, 360,
+      { low: 100 * low, high: 100 * high, name: `${check.measure} of ${check.head}, %` }, 360,
     );
     const { svg, atX, atY, box } = this.chart;
     if (check.trend) {
@@ -65,7 +65,7 @@ class Checks {
     }
     const shown = check.points.filter(([model]) => model.toLowerCase().includes(this.text));
     this.points = shown.map(([model, score, accuracy, short]) => ({
-      model, short, score, accuracy, px: atX(score), py: atY(100 * accuracy),
+      model, short, score, accuracy, measure: check.measure, px: atX(score), py: atY(100 * accuracy),
     })).sort((a, b) => a.px - b.px);
     svg.append(...this.points.map((p) => marker(0, p.px, p.py)));
     this.host.prepend(svg);
