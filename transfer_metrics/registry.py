@@ -103,9 +103,11 @@ def resolve(target: str) -> Any:
     return found
 
 
-def choose(kind: str, name: str, known: Iterable[str]) -> str:
+def choose(
+    kind: str, name: str, known: Iterable[str], error: type[UnknownNameError] = UnknownNameError
+) -> str:
     """A name that is known; an error with suggestions else."""
     known = list(known)
     if name not in known:
-        raise UnknownNameError.of(kind, name, known)
+        raise error.of(kind, name, known)
     return name

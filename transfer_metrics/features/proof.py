@@ -12,6 +12,7 @@ of each shard two examples are read once more, alone.
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError
 from transfer_metrics.features.batches import needs_equal_lengths
@@ -30,11 +31,7 @@ from transfer_metrics.features.shards import LABELS
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.models.identity import Settings, unsaved
 from transfer_metrics.sources.models.model import Model
-from transfer_metrics.sources.models.modules import (
-    copied,
-    random_state,
-    tried,
-)
+from transfer_metrics.sources.models.modules import copied, tried
 from transfer_metrics.sources.tasks.task import Task
 
 _NUMBERS = 16  # that stand for what a network gave
@@ -135,9 +132,9 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
     trial = _Trial(forward, forward.found(layers))
     notes = _of_head(forward.model, trial.found)
     attributes = unsaved(module)
-    before = random_state(module)
+    before = _random_state(module)
     features, trouble = trial.read()
-    draws = before != random_state(module)
+    draws = before != _random_state(module)
     if features and (draws or trouble):
         changing = _changing_examples(forward)
         if changing and not allow_random:
@@ -170,6 +167,14 @@ def _proven(forward: Forward, layers: list[str | int], allow_random: bool) -> Pr
         notes.append(_EQUAL)
     lasting = Settings.of(attributes, unsaved(module))
     return used.proof(used.behaviour(features), lasting, notes, used.inference(features))
+
+
+def _random_state(module: nn.Module) -> list[Any]:
+    """How far all sources of random numbers are."""
+    gpus = {p.device for p in module.parameters() if p.is_cuda}
+    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus)]
+    numbers = list(np.random.get_state())[2:]  # noqa: NPY002  (what networks draw from)
+    return [numbers, random.getstate(), *(state.numpy().tobytes() for state in states)]
 
 
 def _of_head(model: Model, found: Found) -> list[str]:

@@ -28,6 +28,7 @@ from transfer_metrics.features.shards import (
     shard_path,
     verify,
 )
+from transfer_metrics.registry import choose
 
 _KEY = (
     "format",
@@ -178,7 +179,7 @@ class FeatureStore:
         Raises:
             LayerNotFoundError: the store does not have the layer.
         """
-        self._check(name)
+        choose("layer", name, self.names, LayerNotFoundError)
         return self._read(name)
 
     def batches(self, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -187,7 +188,7 @@ class FeatureStore:
         Raises:
             LayerNotFoundError: the store does not have the layer.
         """
-        self._check(name)
+        choose("layer", name, self.names, LayerNotFoundError)
         return ((shard[name], shard[LABELS]) for shard in self._shards)
 
     def shards(self) -> Iterator[Mapping[str, np.ndarray]]:
@@ -202,7 +203,7 @@ class FeatureStore:
         Raises:
             LayerNotFoundError: the store does not have the layer.
         """
-        self._check(name)
+        choose("layer", name, self.names, LayerNotFoundError)
         shard_of, within = np.divmod(positions, self.manifest["shard_size"])
         order = np.argsort(shard_of, kind="stable")
         shards, starts = np.unique(shard_of[order], return_index=True)
@@ -220,10 +221,6 @@ class FeatureStore:
             f"FeatureStore({self.model!r} on {self.task!r} {self.split}: "
             f"{len(self)} examples, {len(self.names)} layers)"
         )
-
-    def _check(self, name: str) -> None:
-        if name not in self.names:
-            raise LayerNotFoundError.of("layer", str(name), self.names)
 
     def _read(self, name: str) -> np.ndarray:
         return np.concatenate([shard[name] for shard in self._shards])

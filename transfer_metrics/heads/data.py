@@ -19,6 +19,7 @@ from transfer_metrics.heads.objective import as_codes, class_labels
 from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import a_type
+from transfer_metrics.registry import choose
 from transfer_metrics.selection.columns import LayerColumns, checked, has_layers, layer_columns
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
@@ -369,8 +370,7 @@ def _pick(names: Sequence[str], layers: Any, model: str) -> list[str]:
     wanted = [layers] if isinstance(layers, (str, Layer)) else list(layers)
     found = [item.name if isinstance(item, Layer) else item for item in wanted]
     for name in found:
-        if name not in names:
-            raise LayerNotFoundError.of("layer", str(name), names)
+        choose("layer", name, names, LayerNotFoundError)
     if not found:
         raise InvalidInputError("layers is empty; name at least one, or use 'last' or 'all'")
     return found

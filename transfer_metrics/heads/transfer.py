@@ -7,11 +7,10 @@ import math
 import os
 import shutil
 import time as clock
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, check_whole
+from transfer_metrics.errors import InvalidInputError, check_whole, quiet
 from transfer_metrics.files import RESULTS, check_folder
 from transfer_metrics.heads.decision import Decision
 from transfer_metrics.heads.estimate import FROZEN, MOST, TRAINED
@@ -204,8 +203,7 @@ def _is_kept(run: Trials, last: Candidate, metrics: Any, options: Mapping[str, A
         return False
     others = ("engine", "workers", "evidence", "prior")
     only = {name: value for name, value in options.items() if name not in others}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TransferMetricsWarning)
+    with quiet():
         return not rank_models([last], run.task, metrics, **only | {"cache": "only-cache"}).failures
 
 

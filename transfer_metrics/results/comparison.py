@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError
+from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import Estimate
+from transfer_metrics.registry import choose
 from transfer_metrics.results.plot_style import (
     COLOURS,
     MARKERS,
@@ -126,9 +127,7 @@ class Comparison(ScoreTable):
         summary = summary[summary["test"].notna()] if "test" in summary else summary.iloc[:0]
         rows = []
         heads = list(dict.fromkeys(summary.index.get_level_values("head")))
-        if head is not None and head not in heads:
-            raise UnknownNameError.of("head of this table", head, heads)
-        head = head or next(iter(heads), "")
+        head = next(iter(heads), "") if head is None else choose("head of this table", head, heads)
         if head in heads:
             of_head = summary.xs(head, level="head")
             ranking = self.ranking(metric, view="best").dropna(subset="score")

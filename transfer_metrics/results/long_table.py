@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
 from transfer_metrics.files import replacing
 from transfer_metrics.naming import Names, bare_name
+from transfer_metrics.registry import choose
 from transfer_metrics.results.record import COLUMNS, Record
 from transfer_metrics.results.wording import listed, several
 from transfer_metrics.sources.optional import require
@@ -190,9 +191,7 @@ class LongTable:
         known = self.metrics
         if not metric:
             return known[0] if known else ""
-        if metric not in known:
-            raise UnknownNameError.of("metric of this table", metric, known)
-        return metric
+        return choose("metric of this table", metric, known)
 
     def _asked_view(self, view: str | None) -> str:
         return self.view if view is None else _checked_view(view)

@@ -169,27 +169,26 @@ def _break(text: Any, room: float) -> None:
 def _free_places(
     points: Sequence[tuple[float, float]],
     spans: Sequence[tuple[float, float]],
-    line: float = _LINE,
     reach: int = 24,
 ) -> list[float | None]:
     """How far up or down the name of each point has to move to touch no other name or point.
 
-    ``spans`` tell where each name begins and ends in x, and ``line`` how high it is, in the unit of
-    the points. The shortest shifts are found in the order of the points, up before down; None where
-    none of ``reach`` half lines is enough.
+    ``spans`` tell where each name begins and ends in x, in the unit of the points. The shortest
+    shifts are found in the order of the points, up before down; None where none of ``reach`` half
+    lines is enough.
     """
-    taken = [(x - 3, y, x + 3, line * 0.6) for x, y in points]
+    taken = [(x - 3, y, x + 3, _LINE * 0.6) for x, y in points]
     shifts: list[float | None] = []
-    steps = sorted((k * line / 2 for k in range(-reach, reach + 1)), key=lambda s: (abs(s), -s))
+    steps = sorted((k * _LINE / 2 for k in range(-reach, reach + 1)), key=lambda s: (abs(s), -s))
     for (_, y), (left, right) in zip(points, spans, strict=False):
         near = [
-            (at, (line + height) / 2)
+            (at, (_LINE + height) / 2)
             for start, at, end, height in taken
             if left < end and right > start
         ]
         free = (s for s in steps if not any(abs(y + s - at) < room for at, room in near))
         shift = next(free, None)
-        taken += [] if shift is None else [(left, y + shift, right, line)]
+        taken += [] if shift is None else [(left, y + shift, right, _LINE)]
         shifts.append(shift)
     return shifts
 

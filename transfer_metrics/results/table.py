@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Self
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, check_whole
-from transfer_metrics.registry import resolve
+from transfer_metrics.registry import choose, resolve
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.printed import of_features, page_table, printed
 from transfer_metrics.results.ranks import candidates, ranking_frame, single
@@ -325,8 +325,7 @@ class ScoreTable(LongTable):
         """
         check_whole(1, k=k)
         model = self.best(metric) if model is None else model
-        if model not in (known := {str(r.model) for r in self._records}):
-            raise UnknownNameError.of("model of this table", model, known)
+        choose("model of this table", model, {str(r.model) for r in self._records})
         one_place(self._records, self.named_metric(metric))
         found = self.ranking(metric, view="all")
         found = found[(found["model"] == model) & found["score"].notna()]

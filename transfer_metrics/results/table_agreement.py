@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, check_whole, warn
+from transfer_metrics.registry import choose
 from transfer_metrics.results.agreement import (
     FEWEST,
     RESAMPLES,
@@ -72,8 +73,7 @@ class Matched:
         known = known_accuracies(accuracies, head, split)
         scored = dict.fromkeys(r.task or UNNAMED for r in records if r.label in metrics)
         if task is not None and len(scored) > 1:
-            if task not in scored:
-                raise UnknownNameError.of("task of the scores", str(task), scored)
+            choose("task of the scores", task, scored)
             records = [r for r in records if (r.task or UNNAMED) == task]
         tables = {}
         for metric in metrics:

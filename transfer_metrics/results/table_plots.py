@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, check_whole
+from transfer_metrics.errors import InvalidInputError, check_whole
+from transfer_metrics.registry import choose
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.plot_style import (
     COLOURS,
@@ -246,9 +247,7 @@ class TablePlots:
             InvalidInputError: an unknown ending, or a place that cannot be written to.
         """
         kinds = {"ranking": self.ranking, "layers": self.layers, "tasks": self.tasks}
-        if kind not in kinds:
-            raise UnknownNameError.of("plot", str(kind), kinds)
-        drawn = kinds[kind]
+        drawn = kinds[choose("plot", kind, kinds)]
         return save_figure(lambda figure: drawn(metric, ax=figure), path)
 
     @property

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.registry import choose
 from transfer_metrics.sources.tasks.label_values import as_numbers
 
 _COLUMNS_AT_ONCE = 8192
@@ -113,9 +114,7 @@ class LayerColumns:
         return np.concatenate([self.layer(name) for name in self.names], axis=1)
 
     def _index(self, name: str) -> int:
-        if name not in self.names:
-            raise LayerNotFoundError.of("layer", str(name), self.names)
-        return self.names.index(name)
+        return self.names.index(choose("layer", name, self.names, LayerNotFoundError))
 
 
 def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColumns:

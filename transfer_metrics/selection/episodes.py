@@ -22,6 +22,7 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.naming import brief
 from transfer_metrics.progress import progress_bar
+from transfer_metrics.registry import choose
 from transfer_metrics.results.plot_style import (
     COLOURS,
     MARKERS,
@@ -199,8 +200,7 @@ def few_shot(
         raise InvalidInputError("y cannot be None: pass one label per example")
     labels = as_labels(given, len(columns))[0].numpy()
     last = columns.names[-1] if penultimate is None else penultimate
-    if last not in columns.names:
-        raise LayerNotFoundError.of("layer", str(last), columns.names)
+    choose("layer", last, columns.names, LayerNotFoundError)
     if selectors is None:
         selectors = {"ATL-style": FeatureMapSelector(penultimate=last, student=student)}
     given_shots, shots = shots, tuple(sorted({int(k) for k in shots}))

@@ -14,6 +14,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, warn
 from transfer_metrics.metrics.transrate import RELATIVE_DISTORTION
+from transfer_metrics.registry import choose
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns, unit_rows
 from transfer_metrics.statistics import ClassMoments
@@ -114,8 +115,7 @@ class FeatureMapSelector(ColumnSelector):
         columns, given, _ = self._read_fit(X, y)
         labels = as_labels(given, len(columns))[0].numpy()
         last = columns.names[-1] if self.penultimate is None else self.penultimate
-        if last not in columns.names:
-            raise LayerNotFoundError.of("layer", str(last), columns.names)
+        choose("layer", last, columns.names, LayerNotFoundError)
         folds = _support_folds(labels, self.folds, self.repeats, self.random_state)
         if not folds:
             warn(

@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils import check_random_state
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, UnsupportedTaskError, warn
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
 from transfer_metrics.features.store import FeatureStore
+from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import train_softmax
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
@@ -241,12 +242,8 @@ class GroupLassoSelector(ColumnSelector):
         return np.sort(order[self.offset : self.offset + count]).astype(np.int64)
 
     def _check_parameters(self) -> None:
-        if self.solver not in _SOLVERS:
-            raise UnknownNameError.of("solver", str(self.solver), _SOLVERS)
-        if self.relevance not in (*_OF_WEIGHTS, *_OF_FEATURES):
-            raise UnknownNameError.of(
-                "relevance", str(self.relevance), [*_OF_WEIGHTS, *_OF_FEATURES]
-            )
+        choose("solver", self.solver, _SOLVERS)
+        choose("relevance", self.relevance, [*_OF_WEIGHTS, *_OF_FEATURES])
         lam = 1.0 if self.lam is None else self.lam
         whole = self.offset >= 0 and self.offset == int(self.offset)
         for name, value, fine, should in (

@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.errors import CorruptStoreError, UnknownNameError
-from transfer_metrics.registry import resolve
+from transfer_metrics.errors import CorruptStoreError
+from transfer_metrics.registry import choose, resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,9 +44,7 @@ def entries(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
 def entry(folder: Path, kind: str, name: str) -> dict[str, Any]:
     """One entry of a manifest."""
     known = entries(folder, kind)
-    if name not in known:
-        raise UnknownNameError.of(f"bundled {kind.removesuffix('s')}", name, known)
-    return known[name]
+    return known[choose(f"bundled {kind.removesuffix('s')}", name, known)]
 
 
 def verified(path: Path, sha256: str) -> bytes:

@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from transfer_metrics.errors import LayerNotFoundError
+from transfer_metrics.registry import choose
 from transfer_metrics.sources.models.modules import evaluation, every_call, is_leaf
 
 
 def check_head(module: nn.Module, head: str) -> str:
     """The path of a classifier, if the network has a module there."""
     names = [name for name, _ in module.named_modules() if name]
-    if head not in names:
-        raise LayerNotFoundError.of("head", head, names)
-    return head
+    return choose("head", head, names, LayerNotFoundError)
 
 
 def configured_head(module: nn.Module, config: Mapping[str, Any]) -> str | None:

@@ -196,14 +196,6 @@ def own_random_numbers(
         yield
 
 
-def random_state(module: nn.Module) -> list[Any]:
-    """How far all sources of random numbers are."""
-    gpus = {p.device for p in module.parameters() if p.is_cuda}
-    states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus)]
-    numbers = list(np.random.get_state())[2:]  # noqa: NPY002  (what networks draw from)
-    return [numbers, random.getstate(), *(state.numpy().tobytes() for state in states)]
-
-
 class _Held:
     """A setting of the process that is changed while anybody needs it to be.
 

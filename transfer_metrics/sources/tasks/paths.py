@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -52,12 +52,6 @@ def split_within(name: str) -> str:
     words += [_BESIDE.sub("", word) for word in words]
     found = {split_name(word) for word in words if word in _SPLITS}
     return found.pop() if len(found) == 1 else ""
-
-
-def is_of_splits(cells: Sequence[str]) -> bool:
-    """Whether texts are names of splits and nothing else, some of them of ``train``."""
-    found = {split_within(cell) for cell in set(cells)}
-    return "train" in found and "" not in found
 
 
 def is_litter(name: str) -> bool:

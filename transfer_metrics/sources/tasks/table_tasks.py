@@ -23,7 +23,7 @@ from transfer_metrics.sources.tasks.column_roles import (
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.paths import is_of_splits, split_name, split_within
+from transfer_metrics.sources.tasks.paths import split_name, split_within
 from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.task import Task
@@ -141,9 +141,15 @@ def _split_column(table: Table, asked: Asked) -> str | None:
         return None if table.declared else "split"
     for column in table.columns:
         usual = plain_name(column) in _SPLIT_COLUMNS and column != asked.label
-        if usual and table.holds(column) == "text" and is_of_splits(table.cells(column)):
+        if usual and table.holds(column) == "text" and _is_of_splits(table.cells(column)):
             return column
     return None
+
+
+def _is_of_splits(cells: Sequence[str]) -> bool:
+    """Whether texts are names of splits and nothing else, some of them of ``train``."""
+    found = {split_within(cell) for cell in set(cells)}
+    return "train" in found and "" not in found
 
 
 def _flags(table: Table, roles: Roles) -> list[str]:
@@ -233,7 +239,7 @@ def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:
     if split is None:
         return table.splits or {"train": np.arange(table.rows)}
     cells = table.cells(split)
-    name_of = split_within if is_of_splits(cells) else split_name
+    name_of = split_within if _is_of_splits(cells) else split_name
     names = np.array([name_of(cell.strip()) for cell in cells])
     return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
 
