@@ -115,7 +115,12 @@ Evidence of your own replaces ours: `rank --evidence truth.jsonl`, with the file
 `transfer-metrics benchmark run` wrote, or `rank_models(..., evidence=...)`.
 `rank --prior accuracies.csv` adds what the models reached on earlier tasks, or one published
 column, and ranks by both. A column of the task itself, one that is like another and one that is the
-same for all are left out, which is said.
+same for all are left out, which is said. Earlier tasks tell more than a standing: models that went
+together on them go together on a new one, and what the score says of one it says of those alike.
+What the standing leaves of the accuracies is taken to be normal, with correlations that fall with
+the distance `d` of two models' normal scores on the earlier tasks, `exp(-d / median d)`, in a share
+of its variance that is learnt from these tasks, each against the others (three or more; of fewer
+the standing is all). Score and standing are then conditioned on together, as a Gaussian process.
 
 P(best) knows how the scores of the candidates lie, not how many points lie between their
 accuracies: where all candidates are equally good, one of them is the best all the same."""
@@ -168,7 +173,9 @@ def _parts(found: Calibrated, grid: Grid, title: str) -> list[str]:
             "resamples it correlates with the accuracies of a task as far as the evidence says of "
             f"`{main.default}`, on networks like ours (*here*) and on others (*elsewhere*), and is "
             "wrong about other models than the standing is. So these rows are a simulation, with "
-            "true accuracies and made-up scores."
+            "true accuracies and made-up scores. What both together gain rests on errors of the "
+            "score that models do not share with those alike, as the combination takes them to "
+            "be; in the rows with *errors alike* they share that part of their variance."
         ),
         grid(*_combinations(found.drawn)),
         title.format("What was learnt"),

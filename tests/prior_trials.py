@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transfer_metrics.results.agreement import RESAMPLES, evaluate, interval
-from transfer_metrics.results.chances import Standing, Trust, expected
+from transfer_metrics.results.chances import Kinship, Trust, expected, kinship
 from transfer_metrics.results.error_model import ENOUGH, ErrorModel, normal_scores
-from transfer_metrics.results.shortlist import _standing_of
+from transfer_metrics.results.standing import priors, standing_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +50,7 @@ def combine(
     trust: Callable[[str], Trust],
     errors: ErrorModel,
     *,
+    shared: float = 0.0,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Combined:
@@ -66,6 +67,7 @@ def combine(
         accuracies: models x tasks.
         trust: in the metric on each task, learnt without it.
         errors: from which to know how far a standing can be trusted.
+        shared: of the errors of drawn scores, the share that models alike have in common.
         resamples: of models.
         seed: of the resamples.
     """
@@ -81,8 +83,8 @@ def combine(
             continue
         a = accuracies[task].to_numpy(float)
         others = accuracies.drop(columns=task).dropna(how="all")
-        standing, own = _standing_of(others, [n for n in names if n in others.index], errors)
-        before = np.array([standing.get(n, math.nan) for n in names])
+        kept = priors(others, [n for n in names if n in others.index], errors)
+        before = np.array([kept[n][0] if n in kept else math.nan for n in names])
         s = a if scores is None else scores[task].reindex(accuracies.index).to_numpy(float)
         known = np.isfinite(s) & np.isfinite(a) & np.isfinite(before)
         if known.sum() < ENOUGH or np.ptp(s[known]) == 0:
@@ -91,12 +93,14 @@ def combine(
         of_task = trust(str(task))
         made = {part: np.zeros((len(drawn), len(names))) for part in _PARTS}
         made["standing"][:, known] = before[known]
+        there = [kept[n] for n, is_known in zip(names, known, strict=True) if is_known]
+        standing = standing_of(there)
+        alike = kinship(before[known], np.array([k[4:] for k in there]))
+        alike = alike._replace(values=1 - shared + shared * alike.values)
         for r in range(len(drawn) if scores is None else 1):
             rows_of = slice(r, r + 1) if scores is None else slice(None)
-            own_scores = _drawn(rng, a[known], of_task) if scores is None else s[known]
-            both = expected(
-                own_scores.tolist(), True, of_task, Standing(before[known].tolist(), own)
-            )
+            own_scores = _drawn(rng, a[known], of_task, alike) if scores is None else s[known]
+            both = expected(own_scores.tolist(), True, of_task, standing)
             made["score"][rows_of, known], made["both"][rows_of, known] = own_scores, both
         valid = known[drawn]
         truth = np.where(known, a, 0.0)[drawn]
@@ -107,10 +111,12 @@ def combine(
     return _summed(name, metric, rows, models, drawn=scores is None)
 
 
-def _drawn(rng: np.random.Generator, accuracies: np.ndarray, trust: Trust) -> np.ndarray:
+def _drawn(
+    rng: np.random.Generator, accuracies: np.ndarray, trust: Trust, errors: Kinship
+) -> np.ndarray:
     """Scores that correlate with accuracies as far as they can be trusted."""
     rho = math.tanh(trust.mean + trust.error * rng.standard_normal())
-    noise = rng.standard_normal(len(accuracies))
+    noise = errors.vectors @ (np.sqrt(errors.values) * rng.standard_normal(len(accuracies)))
     return rho * normal_scores(accuracies) + math.sqrt(1 - rho**2) * noise
 
 

@@ -49,6 +49,8 @@ SUMMARY = ": classification of images, "
 AGAIN = {("model-spider", "logme"), ("model-spider", "h_score"), ("model-spider", "leep")}
 """Scores that another benchmark has of the same networks."""
 SPLITS, RESAMPLES, DRAWN = 3, 400, 40
+ALIKE = 0.3
+"""Of the variance of the errors of drawn scores, what models have in common with those alike."""
 UNLIKE = "a benchmark of others"
 """A kind of task that is not in the evidence."""
 
@@ -175,17 +177,19 @@ def points(known: Benchmark) -> pd.DataFrame:
 def with_drawn_scores(errors: ErrorModel) -> list[Combined]:
     """Scores that are drawn as good as those of the default metric, on tables with many tasks."""
     default = DEFAULT_METRICS[0]
+    here, elsewhere = errors.trust(default, of_best=True)[0], unlike_ours(errors, default, "")
     trusts = {
-        "here": errors.trust(default, of_best=True)[0],
-        "elsewhere": unlike_ours(errors, default, ""),
+        "here": (here, 0.0),
+        f"here, {ALIKE:.0%} of errors alike": (here, ALIKE),
+        "elsewhere": (elsewhere, 0.0),
     }
     return [
         combine(
             name, f"as {default} {where}", None, points(load_benchmark(name)),
-            lambda _, trust=trust: trust, errors, resamples=DRAWN,
+            lambda _, trust=trust: trust, errors, shared=shared, resamples=DRAWN,
         )
         for name in MANY
-        for where, trust in trusts.items()
+        for where, (trust, shared) in trusts.items()
     ]  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from transfer_metrics.results.chances import (
     _SURE,
     Standing,
     Trust,
-    _weights,
     expected,
+    kinship,
     probability_of_best,
     smallest_set,
 )
@@ -121,13 +121,83 @@ def test_a_standing_adds_what_regression_says():
     rho, other = 0.6, 0.5
     joint = np.array([[1.0, rho * other], [rho * other, 1.0]])
     a, b = np.linalg.solve(joint, [rho, other])
-    found = _weights(Trust(math.atanh(rho), 0.0), Trust(math.atanh(other), 0.0))
-    assert found == pytest.approx((a, b))
     s, p = np.array([1.0, 0.0, -1.0]), [0.0, 1.0, -1.0]
     got = expected(
         s.tolist(), True, Trust(math.atanh(rho), 0), Standing(p, Trust(math.atanh(other), 0))
     )
     np.testing.assert_allclose(got, a * s + b * np.array(p))
+
+
+def conditioned(s, p, profiles, shared, rho, other):
+    """Mean and covariance of accuracies given scores, from the joint covariance written out."""
+    count = len(s)
+    distance = np.linalg.norm(profiles[:, None] - profiles[None], axis=2)
+    alike = np.exp(-distance / np.median(distance[np.triu_indices(count, 1)]))
+    both = np.stack([np.ones(count), p], axis=1)
+    apart = np.eye(count) - both @ np.linalg.solve(both.T @ both, both.T)
+    alike = apart @ alike @ apart
+    left = shared * (alike * (count - 2) / np.trace(alike) - apart) + np.eye(count)
+    prior = (1 - other**2) * left
+    gain = rho * prior @ np.linalg.inv(rho**2 * prior + (1 - rho**2) * np.eye(count))
+    mean = other * p + gain @ (s - rho * other * p)
+    return mean, prior - rho * gain @ prior
+
+
+def standardised(x):
+    return (x - x.mean()) / x.std(ddof=1)
+
+
+@pytest.mark.parametrize(("count", "tasks", "shared"), [(6, 3, 0.5), (30, 9, 0.9), (5, 1, 0.2)])
+def test_models_that_were_alike_on_earlier_tasks_are_conditioned_together(count, tasks, shared):
+    rng, rho, other = np.random.default_rng(count), 0.6, 0.5
+    s, p = (standardised(x) for x in rng.standard_normal((2, count)))
+    profiles = rng.standard_normal((count, tasks))
+    mean, covariance = conditioned(s, p, profiles, shared, rho, other)
+    trust, before = Trust(math.atanh(rho), 0.0), Trust(math.atanh(other), 0.0)
+    standing = Standing(p.tolist(), before, profiles.tolist(), shared)
+    np.testing.assert_allclose(expected(s.tolist(), True, trust, standing), mean, atol=1e-9)
+    if count == 30:
+        drawn = rng.multivariate_normal(mean, covariance, 100_000, method="eigh")
+        wanted = np.bincount(drawn.argmax(axis=1), minlength=count) / len(drawn)
+        # Fewer candidates tell less of their spread, which counts as well.
+        np.testing.assert_allclose(alone(s.tolist(), trust, standing), wanted, atol=0.02)
+
+
+def test_the_twin_of_a_good_model_is_expected_to_be_good():
+    trust, before = Trust(0.5, 0.2), Trust(0.3, 0.2)
+    scores, values = [4.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0, -1.0]
+    profiles = [[1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, 1.0], [2.0, 0.0], [0.0, -2.0]]
+    apart = expected(scores, True, trust, Standing(values, before))
+    alike = expected(scores, True, trust, Standing(values, before, profiles, 0.8))
+    assert apart[1] == apart[2] == apart[3]
+    assert alike[1] > alike[2] == alike[3]
+    p = alone(scores, trust, Standing(values, before, profiles, 0.8))
+    assert p[1] > p[2] == p[3]
+    # The same lengths along other directions, so one measure of variance.
+    assert kinship(np.array(values), np.array(profiles)).values.mean() == pytest.approx(1.0)
+
+
+@given(st.permutations(range(6)))
+@settings(max_examples=4, deadline=None)
+def test_profiles_move_with_their_candidates(order):
+    rng = np.random.default_rng(1)
+    scores, profiles = rng.standard_normal(6), rng.standard_normal((6, 3))
+    values, trust = np.array([0.1, 0.2, math.nan, 0.5, 0.1, 0.0]), Trust(0.9, 0.2)
+    profiles[2] = math.nan
+
+    def told(of, how):
+        standing = Standing(values[of].tolist(), Trust(0.4, 0.1), profiles[of].tolist(), 0.7)
+        return how(scores[of].tolist(), standing)
+
+    def means(s, standing):
+        return expected(s, True, trust, standing)
+
+    def chances(s, standing):
+        return alone(s, trust, standing)
+
+    order = list(order)
+    assert (told(order, chances) == told(list(range(6)), chances)[order]).all()
+    assert (told(order, means) == told(list(range(6)), means)[order]).all()
 
 
 def test_a_standing_that_tells_nothing_changes_nothing():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 import transfer_metrics as tm
 from tests.kept_truth import kept_scores, kept_truth
@@ -19,7 +21,8 @@ from transfer_metrics.evidence.learning import cases_of, learn
 from transfer_metrics.evidence.own_evidence import best_reached, learnt, truth_cases
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel, MetricTrust, bundled
-from transfer_metrics.results.shortlist import _standing_of, earlier_accuracies, with_chances
+from transfer_metrics.results.shortlist import with_chances
+from transfer_metrics.results.standing import earlier_accuracies, priors, standing_of
 
 IMAGES = "t: classification of images, train 1000 (10 classes)"
 MODELS = [f"net{i}" for i in range(8)]
@@ -202,13 +205,59 @@ def test_standings_are_trusted_as_far_as_the_tasks_agree():
     agreeing = pd.DataFrame({t: quality + 0.1 * rng.standard_normal(40) for t in "abcdef"}, names)
     apart = pd.DataFrame(rng.standard_normal((40, 6)), names, list("abcdef"))
     errors = bundled()
-    one = _standing_of(agreeing[["a"]], names, errors)[1]
+
+    def trust(accuracies):
+        return standing_of(list(priors(accuracies, names, errors).values())).trust
+
+    one = trust(agreeing[["a"]])
     assert one.mean == pytest.approx(errors.prior[0])
-    assert _standing_of(agreeing, names, errors)[1].mean > one.mean + 0.3
-    far = _standing_of(apart, names, errors)[1]
+    assert trust(agreeing).mean > one.mean + 0.3
+    far = trust(apart)
     assert far.mean < one.mean
     assert abs(far.mean) < 0.35
     assert far.error < one.error
+
+
+def test_how_much_models_alike_have_in_common_is_learnt_from_the_tasks():
+    rng = np.random.default_rng(0)
+    quality, kind = rng.standard_normal(60), rng.integers(6, size=60)
+    names = [f"m{i}" for i in range(60)]
+
+    def shared(of_kind, tasks=8):
+        own = {
+            f"t{t}": quality + of_kind * rng.standard_normal(6)[kind] + rng.standard_normal(60)
+            for t in range(tasks)
+        }
+        kept = priors(pd.DataFrame(own, names), names, bundled())
+        assert {len(k) for k in kept.values()} == {4 + tasks}
+        return standing_of(list(kept.values())).shared
+
+    assert shared(3.0) > 0.8
+    assert shared(0.0) < 0.4
+    assert shared(3.0, tasks=2) == 0.0
+
+
+def test_a_model_that_was_not_tried_everywhere_counts_by_its_mean_there():
+    tried = pd.DataFrame(np.random.default_rng(0).random((8, 4)), MODELS, ["a", "b", "c", "d"])
+    tried.loc["net3", ["a", "c"]] = math.nan
+    kept = priors(tried, MODELS, bundled())
+    ranks = tried.rank()
+    own = [norm.ppf((ranks.loc["net3", t] - 0.375) / 8.25) for t in ("b", "d")]
+    assert kept["net3"][0] == pytest.approx(np.mean(own))
+    assert kept["net3"][4:] == pytest.approx([np.mean(own), own[0], np.mean(own), own[1]], abs=1e-4)
+
+
+def test_what_models_have_in_common_is_kept_with_the_scores(tmp_path):
+    told = table().informed(prior=pd.DataFrame(
+        np.random.default_rng(0).random((8, 4)), MODELS, ["a", "b", "c", "d"]
+    ))  # fmt: skip
+    told.save(tmp_path / "scores.jsonl")
+    read = tm.ScoreTable.load(tmp_path / "scores.jsonl")
+    pd.testing.assert_frame_equal(read.ranking(), told.ranking())
+    # Scores that were kept with a standing alone are read, and models are not alike then.
+    alone = tm.ScoreTable([replace(r, prior=r.prior[:3]) for r in told])
+    assert not alone.ranking()["p_best"].equals(told.ranking()["p_best"])
+    assert standing_of([r.prior for r in alone]).shared == 0.0
 
 
 def made_up(rng, metrics, tasks, models, between=0.25):

@@ -43,7 +43,8 @@ from transfer_metrics.ranking.ranges import Ranges, Run, outcomes
 from transfer_metrics.ranking.scoring import with_methods
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.shortlist import LEARNT, earlier_accuracies
+from transfer_metrics.results.shortlist import LEARNT
+from transfer_metrics.results.standing import earlier_accuracies
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import listed, several
 from transfer_metrics.sources.models.candidates import Candidate, candidates_of

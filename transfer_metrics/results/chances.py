@@ -45,6 +45,10 @@ class Standing(NamedTuple):
 
     values: Sequence[float]  # (M,) in any unit, higher is better; NaN for a model that is new
     trust: Trust  # in that order on a new task
+    # (M, T): what they reached on each, NaN for a model that is new. Of the variance that the
+    # values leave, models have this share in common with those that are alike in it.
+    profiles: Sequence[Sequence[float]] | None = None
+    shared: float = 0.0
 
 
 def probability_of_best(
@@ -65,7 +69,7 @@ def probability_of_best(
     their sampling errors, those without have independent ones. Scores are standardised over the
     candidates, and that few candidates tell little about their spread is drawn as well, so that two
     candidates are in order as often as their correlation ``r`` says, ``1/2 + asin(r) / pi``. The
-    probabilities sum to one. Cost: O(draws M B); 40 ms for ten candidates and no deviations.
+    probabilities sum to one. Cost: O(draws M (B + M)); 40 ms for ten candidates and no deviations.
 
     >>> probability_of_best([1.0, 0.0], [0.1, 0.1], [[0.1], [0.1]])
     array([1., 0.])
@@ -82,12 +86,18 @@ def probability_of_best(
     unit = (1.0 if higher_is_better else -1.0) * (float(np.abs(values).max()) or 1.0)
     values = values / unit
     values, errors = values - values.mean(), errors / abs(unit)
-    before = np.full(count, math.nan)
+    before, profiles = np.full(count, math.nan), np.empty((count, 0))
     if standing is not None:
         before = _standardised(np.asarray(standing.values, dtype=float))
+        if standing.profiles is not None:
+            profiles = np.asarray(standing.profiles, dtype=float)
     # The same draws whatever the order in which the candidates come.
     first = np.array([0.0 if d is None or not len(d) else d[0] for d in deviations])
-    order = np.lexsort((first, errors, before, values))
+    order = np.lexsort((*profiles.T, first, errors, before, values))
+    if standing is not None:
+        standing = standing._replace(
+            values=before[order].tolist(), profiles=profiles[order].tolist()
+        )
     errors = np.where(np.isfinite(errors), errors, 0.0)[order]
     noise = _Noise([deviations[i] for i in order], errors, unit)
     scale = float(values.std(ddof=1)) if count > 1 else 0.0
@@ -100,30 +110,19 @@ def probability_of_best(
         size = min(step, draws - start)
         drawn = (values[order] + noise.draw(rng, size)) / scale
         if trust != _SURE:
-            drawn = _accuracies(rng, drawn, trust, before[order], standing)
+            drawn = _accuracies(rng, drawn, trust, standing)
         top = drawn == drawn.max(axis=1, keepdims=True)
         wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
     found = np.empty(count)
     found[order] = wins / draws
     # What is known of equals is equal, and so are their chances.
     alone = [d is None or not len(d) for d in deviations]
-    own = np.stack([values, np.nan_to_num(np.asarray(stderr, float), nan=-1.0), before, alone])
+    given = np.nan_to_num(np.asarray(stderr, float), nan=-1.0)
+    own = np.vstack([values, given, before, alone, profiles.T])
     _, equal = np.unique(np.nan_to_num(own, nan=math.inf), axis=1, return_inverse=True)
     for number in np.unique(equal[alone]):
         found[equal == number] = found[equal == number].mean()
     return found
-
-
-def _weights(trust: Trust, standing: Trust | None) -> tuple[float, float]:
-    """What a standardised score and a standing count in the expected accuracy."""
-    places, shares = np.polynomial.hermite_e.hermegauss(_PLACES)
-    shares = shares / shares.sum()
-    rho = np.tanh(trust.mean + trust.error * places)
-    if standing is None:
-        return round(float(shares @ rho), 12), 0.0
-    other = np.tanh(standing.mean + standing.error * places)
-    a, b, _ = _regression(rho[:, None], other[None, :])
-    return round(float(shares @ a @ shares), 12), round(float(shares @ b @ shares), 12)
 
 
 def expected(
@@ -132,13 +131,27 @@ def expected(
     trust: Trust,
     standing: Standing | None,
 ) -> np.ndarray:
-    """Expected accuracy of each candidate, (M,), in deviations; of scores and standing together."""
+    """Expected accuracy of each candidate, (M,), in deviations; of scores and standing together.
+
+    The mean over what the two correlations may be. Cost: O(M^3) once, and O(M) for each.
+    """
     s = _standardised((1.0 if higher_is_better else -1.0) * np.asarray(scores, dtype=float))
     if standing is None:
         return s
     p = _standardised(np.asarray(standing.values, dtype=float))
-    a, b = _weights(trust, standing.trust)
-    return np.where(np.isfinite(p), a * s + b * np.nan_to_num(p), _weights(trust, None)[0] * s)
+    places, shares = np.polynomial.hermite_e.hermegauss(_PLACES)
+    shares = shares / shares.sum()
+    rho = np.tanh(trust.mean + trust.error * places)
+    found, known = float(shares @ rho) * s, np.isfinite(p)
+    if known.any():
+        other = np.tanh(standing.trust.mean + standing.trust.error * places)
+        rho, other = (each.reshape(-1, 1) for each in np.meshgrid(rho, other))
+        variances, along = _left(standing, known)
+        a, b, _ = _regression(rho, other, variances)
+        weights = np.outer(shares, shares).ravel()
+        found[known] = along @ (weights @ a * (s[known] @ along) + weights @ b * (p[known] @ along))
+    # What is equal but for rounding is equal.
+    return found.round(12)
 
 
 def smallest_set(chances: Sequence[float] | np.ndarray, confidence: float) -> list[int]:
@@ -190,35 +203,78 @@ def _accuracies(
     rng: np.random.Generator,
     scores: np.ndarray,
     trust: Trust,
-    before: np.ndarray,
     standing: Standing | None,
 ) -> np.ndarray:
-    """Accuracies that may belong to standardised scores, (draws, M)."""
+    """Accuracies that may belong to standardised scores, (draws, M), and such a standing."""
     size, count = scores.shape
     rho = np.tanh(trust.mean + trust.error * rng.standard_normal((size, 1)))
-    mean, rest = rho * _spread(rng, size, count) * scores, 1 - rho**2
+    mean, error = rho * _spread(rng, size, count) * scores, np.sqrt(1 - rho**2)
+    if standing is None or not np.isfinite(standing.values).any():
+        return mean + error * rng.standard_normal((size, count))
+    before, earlier = np.asarray(standing.values), standing.trust
     known = np.isfinite(before)
-    if standing is not None and known.any():
-        earlier = standing.trust
-        other = np.tanh(earlier.mean + earlier.error * rng.standard_normal((size, 1)))
-        a, b, left = _regression(rho, other)
-        own = _spread(rng, size, count) * scores[:, known]
-        ahead = _spread(rng, size, int(known.sum())) * before[known]
-        mean[:, known] = a * own + b * ahead
-        rest = np.where(known, left, rest)
-    return mean + np.sqrt(rest) * rng.standard_normal((size, count))
+    other = np.tanh(earlier.mean + earlier.error * rng.standard_normal((size, 1)))
+    own = _spread(rng, size, count) * scores[:, known]
+    ahead = _spread(rng, size, int(known.sum())) * before[known]
+    noise = rng.standard_normal((size, count))
+    drawn = mean + error * noise
+    variances, along = _left(standing, known)
+    a, b, left = _regression(rho, other, variances)
+    turned = a * (own @ along) + b * (ahead @ along) + np.sqrt(left) * (noise[:, known] @ along)
+    drawn[:, known] = turned @ along.T
+    return drawn
 
 
-def _regression(rho: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class Kinship(NamedTuple):
+    """Directions, orthonormal, in which what a standing leaves varies, and how much in each."""
+
+    values: np.ndarray  # (M,), their mean one
+    vectors: np.ndarray  # (M, M), in columns; first what is common to all, then the standing
+
+
+def kinship(standing: np.ndarray, profiles: np.ndarray) -> Kinship:
+    """How alike models are, beside their standing (M,), by what each reached on T tasks, (M, T).
+
+    Correlations fall with the distance of two profiles as ``exp(-d / median d)``.
+
+    >>> profiles = np.array([[0.0, 0.0], [0.0, 0.0], [9.0, -9.0], [9.0, -9.0]])
+    >>> kinship(np.array([1.0, -1.0, 1.0, -1.0]), profiles).values.round(1)
+    array([1., 1., 0., 2.])
+    """
+    from scipy.spatial.distance import pdist, squareform
+
+    count, apart = len(profiles), pdist(profiles)
+    given = [np.ones(count), standing] if np.ptp(standing) else [np.ones(count)]
+    fixed, vectors = len(given), np.linalg.qr(np.stack(given, axis=1), mode="complete")[0]
+    rest, values = vectors[:, fixed:], np.ones(count)
+    if count > fixed and apart.any():
+        alike = np.exp(-squareform(apart) / np.median(apart[apart > 0]))
+        found, turned = np.linalg.eigh(rest.T @ alike @ rest)
+        values[fixed:] = np.clip(found, 0.0, None) / found.mean()
+        vectors[:, fixed:] = rest @ turned
+    return Kinship(values, vectors)
+
+
+def _left(standing: Standing, known: np.ndarray) -> Kinship:
+    """In which directions the standing of those that have one leaves how much of its variance."""
+    profiles = np.zeros((len(known), 1)) if standing.profiles is None else standing.profiles
+    values = np.asarray(standing.values, dtype=float)
+    found = kinship(values[known], np.asarray(profiles, dtype=float)[known])
+    return found._replace(values=1 - standing.shared + standing.shared * found.values)
+
+
+def _regression(
+    rho: np.ndarray, other: np.ndarray, left: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Coefficients of two signs of one quantity and the variance that they leave.
 
-    Given the quantity the two are independent, so they correlate by the product of their
-    correlations with it.
+    Given the quantity the two are independent. ``left`` is 1, or more or less along directions in
+    which the second leaves more or less than it does on average.
     """
     rho, other = (np.clip(r, -_MOST, _MOST) for r in (rho, other))
-    both = (rho * other) ** 2
-    a, b = rho * (1 - other**2) / (1 - both), other * (1 - rho**2) / (1 - both)
-    return a, b, (1 - rho**2) * (1 - other**2) / (1 - both)
+    before = (1 - other**2) * left
+    gain = rho * before / (1 - rho**2 + rho**2 * before)
+    return gain, other * (1 - gain * rho), before * (1 - gain * rho)
 
 
 def _spread(rng: np.random.Generator, size: int, count: int) -> np.ndarray:

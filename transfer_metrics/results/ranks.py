@@ -14,6 +14,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
 from transfer_metrics.results.error_model import ErrorModel, bundled
 from transfer_metrics.results.record import NO_TIME, Record, by_place
+from transfer_metrics.results.standing import standing_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +135,7 @@ def trust_in(
     own = [(r.model, r.layer) for r in records if r.label == metric and r.value is not None]
     layers = collections.Counter(model for model, _ in dict.fromkeys(own))
     several = any(layers[r.model] > 1 for r in chosen)
-    standing = _standing(chosen)
+    standing = standing_of([r.prior for r in chosen])
     given = {tuple(r.trust) for r in chosen if r.trust is not None and len(r.trust) == 2}
     if errors is None and len(given) == 1 and all(r.trust is not None for r in chosen):
         (pair,) = given
@@ -154,15 +155,6 @@ def trust_in(
         trust = errors.trust("")[0]
         outside = [*outside, "layers as candidates"]
     return _RankingTrust(trust, standing, errors.source, outside)
-
-
-def _standing(chosen: Sequence[Record]) -> Standing | None:
-    known = [r.prior for r in chosen if r.prior is not None and len(r.prior) == 3]
-    if not known:
-        return None
-    values = [math.nan if r.prior is None else r.prior[0] for r in chosen]
-    # Of two priors the less sure, whichever table comes first.
-    return Standing(values, Trust(min((k[1] for k in known), key=abs), max(k[2] for k in known)))
 
 
 def ranked(records: Sequence[Record], metric: str, view: str) -> list[Ranked]:
@@ -289,7 +281,7 @@ def _of_scored(scored: Sequence[Record], late: Sequence[Record]) -> tuple[float,
     none = [math.nan] * len(everyone)
     equal = probability_of_best(
         [0.0] * len(everyone), none, [None] * len(everyone),
-        trust=Trust(0.0, 0.0), standing=_standing(everyone),
+        trust=Trust(0.0, 0.0), standing=standing_of([r.prior for r in everyone]),
     )  # fmt: skip
     return float(equal[: len(models)].sum()), len(models) / len(everyone)
 

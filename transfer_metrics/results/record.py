@@ -70,7 +70,8 @@ class Record:
     # What of the ranking lay outside of that evidence, in words; none where nothing did.
     outside: str | None = None
     # Where the model stood on earlier tasks, where such were given, and the trust in that:
-    # standing, Fisher's z, standard deviation.
+    # standing, Fisher's z, standard deviation; then the share of what that leaves which models
+    # alike have in common, and what makes them alike, see ``results.standing``.
     prior: list[float] | None = None
     # Probability that the model is the best to transfer, where ``rank`` told it of the record
     # that stands for the model; ``ScoreTable.ranking`` finds it anew.

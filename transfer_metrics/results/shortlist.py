@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.registry import resolve
-from transfer_metrics.results.agreement import mean_known
-from transfer_metrics.results.chances import Trust, smallest_set
-from transfer_metrics.results.error_model import ErrorModel, bundled, fisher_z, normal_scores
-from transfer_metrics.results.known_accuracies import closest, cure_of_names, known_accuracies
+from transfer_metrics.results.chances import smallest_set
+from transfer_metrics.results.error_model import ErrorModel, bundled
 from transfer_metrics.results.ranks import Round, race_rounds, ranked, trust_in
 from transfer_metrics.results.record import NO_TIME, Record, by_place
+from transfer_metrics.results.standing import earlier_accuracies, priors
 from transfer_metrics.results.wording import fixed, listed
 from transfer_metrics.untrusted import visible
 
@@ -227,105 +223,8 @@ def _with_prior(records: Sequence[Record], prior: pd.DataFrame, errors: ErrorMod
             models.setdefault(r.task, []).append(str(r.model))
     if not models:
         raise InvalidInputError("there are no scores for a prior to be added to")
-    priors: dict[tuple[str | None, str | None], list[float]] = {}
-    for task, own in models.items():
-        standing, trust = _standing_of(prior, own, errors, task)
-        priors |= {(task, m): [value, trust.mean, trust.error] for m, value in standing.items()}
+    found = {task: priors(prior, own, errors, task) for task, own in models.items()}
     return [
-        r if r.is_measured else replace(r, prior=priors.get((r.task, str(r.model))))
+        r if r.is_measured else replace(r, prior=found.get(r.task, {}).get(str(r.model)))
         for r in records
     ]
-
-
-def earlier_accuracies(prior: Any) -> pd.DataFrame:
-    """A table of what models reached before, models x tasks, NaN where a model was not tried.
-
-    A row or column without any accuracy is refused.
-    """
-    where = str(prior) if isinstance(prior, str | os.PathLike) else "the prior"
-    table = known_accuracies(prior)
-    if table.empty:
-        raise InvalidInputError(
-            f"{where} has no accuracies; give models in rows and tasks in columns"
-        )
-    known = table.notna()
-    for own, kind in ((known.any(axis=1), "model"), (known.any(axis=0), "task")):
-        if empty := [visible(name) for name in own.index[~own]]:
-            raise InvalidInputError(
-                f"{where} has no accuracy of the {kind} {empty[0]}; leave it out"
-            )
-    return table
-
-
-def _standing_of(
-    accuracies: pd.DataFrame, models: Iterable[str], errors: ErrorModel, task: str | None = None
-) -> tuple[dict[str, float], Trust]:
-    """Where models stood on earlier tasks, and how far that can be trusted.
-
-    The standing is the mean over tasks of the normal scores of the accuracies. How well it
-    foretells a new task is learnt from the tasks themselves, each against the others, and from what
-    other tables had: of a single column, only from these. A column that says nothing counts for
-    nothing: one of ``task`` itself, whose accuracies are what is asked; one like another; one that
-    has the same accuracy everywhere, or of one model alone.
-    """
-    wanted = list(dict.fromkeys(models))
-    there = [name for name in wanted if name in accuracies.index]
-    if not there:
-        raise InvalidInputError(
-            f"the prior has none of the models {listed([visible(m) for m in wanted], 3)}; its rows "
-            f"are {listed([visible(m) for m in accuracies.index], 3)}; "
-            f"{cure_of_names(wanted, accuracies)}"
-        )
-    if missing := [visible(name) for name in wanted if name not in accuracies.index]:
-        others = [name for name in accuracies.index if name not in wanted]
-        warn(
-            f"the prior lacks {listed(missing, 3)}; their scores alone count"
-            f"{closest(missing, others)}"
-        )
-    accuracies = _telling(accuracies, task)
-    if not len(accuracies.columns):
-        return {}, Trust(*errors.prior)
-    columns = np.apply_along_axis(normal_scores, 0, accuracies.to_numpy(float))
-    found = dict(zip(accuracies.index, mean_known(columns, axis=1).tolist(), strict=True))
-    known = {name: found[name] for name in there if math.isfinite(found[name])}
-    return known, _trust(columns, errors)
-
-
-def _telling(accuracies: pd.DataFrame, task: str | None) -> pd.DataFrame:
-    """The columns that say something about another task; what is left out is said."""
-    left: dict[str, list[str]] = {}
-    again = accuracies.T.duplicated()
-    for name in map(str, accuracies.columns):
-        known = accuracies[name].dropna().to_numpy(float)
-        if name == task:
-            why = "the task that is ranked"
-        elif np.ptp(known) == 0:
-            why = "the same for all its models"
-        elif again[name]:
-            why = "there under another name"
-        else:
-            continue
-        left.setdefault(why, []).append(name)
-    for why, names in left.items():
-        told = listed([visible(name) or "the column" for name in names], 3)
-        warn(f"{told} of the prior {'is' if len(names) == 1 else 'are'} {why}; left out")
-    return accuracies.drop(columns=[name for names in left.values() for name in names])
-
-
-def _trust(columns: np.ndarray, errors: ErrorModel) -> Trust:
-    """Of the tasks among themselves, drawn towards what other tables had."""
-    mean, between = errors.prior
-    within = errors.prior_tasks_apart
-    found = []
-    for t, column in enumerate(columns.T):
-        others = mean_known(np.delete(columns, t, axis=1), axis=1)
-        if (z := fisher_z(others, column)) is not None:
-            found.append((z, int((np.isfinite(others) & np.isfinite(column)).sum())))
-    if found:
-        each = [within**2 + 1 / max(count - 3, 1) for _, count in found]
-        own = float(np.mean(each)) / len(found)
-        # Each task is also one of the others, so they are no more than half as many.
-        share = between**2 / (between**2 + 2 * own)
-        mean += share * (float(np.mean([z for z, _ in found])) - mean)
-        between *= math.sqrt(1 - share)
-    return Trust(round(mean, 4), round(math.hypot(between, within), 4))
