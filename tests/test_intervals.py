@@ -113,6 +113,10 @@ SMOOTH = (
 )
 
 
+# How near derivatives that stand for leaving blocks out come to it, as a share of the error.
+LEFT_OUT = {"label_rate": 0.04}
+
+
 def moments_of(x, y):
     return build_statistic("moments", {"class", "fourth"}, "classification", x, y, C)
 
@@ -155,7 +159,7 @@ def test_blocks_are_merged_at_once_as_one_by_one(dim):
         assert ours.scatter_of(c).trace() == pytest.approx(plain.scatter_of(c).trace(), rel=1e-10)
 
 
-@given(st.floats(0.01, 100.0), st.integers(0, 1000), st.sampled_from(SMOOTH))
+@given(st.floats(0.01, 100.0), st.integers(0, 1000), st.sampled_from((*SMOOTH, *LEFT_OUT)))
 @settings(max_examples=15, deadline=None)
 def test_derivatives_keep_what_leaves_the_score_alone(factor, seed, spec):
     metric = tm.get_metric(spec)
@@ -171,7 +175,7 @@ def test_derivatives_keep_what_leaves_the_score_alone(factor, seed, spec):
     assert after == pytest.approx(before, rel=1e-3, abs=1e-4 * np.abs(before).max())
 
 
-@pytest.mark.parametrize("spec", SMOOTH)
+@pytest.mark.parametrize("spec", [*SMOOTH, *LEFT_OUT])
 def test_derivatives_give_the_errors_of_the_jackknife(spec):
     metric, ratios = tm.get_metric(spec), []
     plain = dataclasses.replace(metric, derivative=None)
@@ -276,6 +280,40 @@ def test_errors_of_uneven_features_are_those_of_leaving_out(n, dim, factor):
     expected = summed((plain - np.array(left)) * (1 - sizes / n), sizes)
     [record] = tm.score(x, y, "transrate", intervals=True).records
     assert record["stderr"] == pytest.approx(np.linalg.norm(expected), rel=0.2)
+
+
+def hard_case(name):
+    x, y = draw(np.random.default_rng(15), 60 if name == "wide" else 90, dim=40)
+    if name.startswith("1e"):
+        x[:, ::7] *= float(name)
+    if name == "wide":
+        x = np.c_[x, x**2]
+    if name == "low rank":
+        x = x[:, :12] @ np.random.default_rng(16).standard_normal((12, 40))
+    if name == "a class vanishes":
+        y[0] = 0
+        y = y + (np.arange(90) > 0)
+    return x, y
+
+
+@pytest.mark.parametrize("case", ["1", "1e2", "1e4", "1e6", "wide", "low rank", "a class vanishes"])
+@pytest.mark.parametrize("spec", LEFT_OUT)
+def test_errors_are_those_of_scoring_what_is_left(spec, case):
+    (x, y), metric = hard_case(case), tm.get_metric(spec)
+    blocks = Labels.of(y, "classification", y.max() + 1).places % _BLOCKS
+    parts = [metric.parts, "classification"]
+
+    def built(chosen):
+        return build_statistic("moments", *parts, x[chosen], y[chosen], y.max() + 1)
+
+    plain, sizes = float(metric(built(blocks >= 0))), np.bincount(blocks)
+    left = [float(metric(built(blocks != b))) for b in range(_BLOCKS)]
+    expected = summed((plain - np.array(left)) * (1 - sizes / len(y)), sizes)
+    slopes = metric.slopes(Influence.of([built(blocks == b) for b in range(_BLOCKS)])).numpy()
+    apart = np.linalg.norm(summed(slopes, sizes) - expected)
+    # A class that is gone and features that are not there act on one another.
+    close = LEFT_OUT[spec] + 0.06 * (case == "a class vanishes")
+    assert apart < close * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("n", [60, 240])

@@ -10,7 +10,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments
 from transfer_metrics.statistics.influence import Influence
-from transfer_metrics.statistics.leverage import Leverage
+from transfer_metrics.statistics.leverage import Leverage, Ridge
 
 _LEAST = 1e-140
 """Squares of smaller variances lose digits."""
@@ -28,13 +28,15 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
         return None
     trace, odds = total.trace(), intensity / (1.0 - intensity)
     shift = odds * trace / dim
-    solved = total.solve(whole.between_rows, shift)
+    leverage = influence.leverage
+    ridge = Ridge(() if leverage is None else leverage.rows, total, shift)
+    solved = ridge.solve(whole.between_rows.T).T
     value = float((solved * whole.between_rows).sum())
     # tr(B (T + s I)⁻¹ B') moves with B twice, with T and with s.
     slopes = (
         influence.of_between(solved) - influence.of_total(solved.T, solved.new_ones(len(solved)))
-        if influence.leverage is None
-        else _explained_slopes(influence, influence.leverage, solved, shift)
+        if leverage is None
+        else _explained_slopes(influence, leverage, solved, ridge.leverages())
     )
     if intensity == 0:
         return slopes
@@ -46,18 +48,18 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
 
 
 def _explained_slopes(
-    influence: Influence, leverage: Leverage, solved: Tensor, shift: float
+    influence: Influence, leverage: Leverage, solved: Tensor, own: list[np.ndarray]
 ) -> Tensor:
     """What ``tr(B (T + s I)⁻¹ B')`` loses with each block for a fixed s, where examples are few.
 
-    It is what a ridge regression on labels explains of each class, ``n_c (1 - n_c / n)`` less the
-    energy that is left, over n_c.
+    It is what a ridge regression on labels, of leverages ``own``, explains of each class, ``n_c (1
+    - n_c / n)`` less the energy that is left, over n_c.
     """
     whole = influence.whole
     present, n = whole.present, whole.n
     counts = whole.counts[present].to(solved)
     weights = (solved[present] * counts.sqrt()[:, None]).T.cpu().numpy()
-    own, errors = leverage.of_shift(whole.total, shift), []
+    errors = []
     prior = (counts / n).cpu().numpy()
     for b, rows in enumerate(leverage.rows):
         ones = leverage.ones[b].cpu().numpy()

@@ -5,15 +5,44 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp
+from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments
+from transfer_metrics.statistics.influence import Influence
+
+
+def _slopes(influence: Influence) -> Tensor | None:
+    """Derivative of the label rate in the weights of blocks.
+
+    The tilt is at a saddle point, so that with it kept the rate by chance moves as ``½ log det(I +
+    tilt S / ε)``, to the second order of how far the number of directions in use is spread. That
+    number less, the blocks without which a class is gone have other contrasts.
+    """
+    whole = influence.whole
+    n, classes, total = whole.n, len(whole.present), whole.total
+    if classes in (1, n):
+        return torch.zeros_like(influence.n)
+    scale = n / total.trace()
+    energies = scale * total.eigenvalues.cpu().numpy()
+    _, slopes, in_scale = influence.logdet1p(_tilt(energies, n, classes) * scale)
+    _, within, within_in_scale = influence.logdet1p(scale, centred=True)
+    moved = influence.n / n - influence.trace / total.trace()
+    slopes = 0.5 * (slopes - within + (in_scale - within_in_scale) * moved)
+    left = (whole.counts > influence.counts).sum(dim=1).tolist()
+    for b, size in enumerate(influence.n.tolist()):
+        if left[b] < classes < n - size:
+            rates = [_chance_rate(energies, int(n - size), k) for k in (classes, left[b])]
+            slopes[b] += (1.0 - size / n) * (rates[0] - rates[1])
+    return slopes
 
 
 @register_metric(
+    derivative=_slopes,
     tasks=("classification", "regression"),
     bins=True,
     reference="ours, from the coding rate of Huang et al., ICML 2022",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.statistics.leverage import Leverage
+from transfer_metrics.statistics.leverage import Leverage, Ridge
 from transfer_metrics.statistics.linalg import Scatter, product, stacked
 from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
 
@@ -152,26 +151,28 @@ class Influence:
         """``log det(I + scale S)``, what each block adds, (B,), and the derivative in log scale.
 
         ``S`` is the total scatter; or that of class c, about the mean of all or, ``centred``, its
-        own. Where examples are few, that is what it loses when the block is left out.
+        own; without c, ``centred``, that about the means of the classes. Where examples are few,
+        that is what it loses when the block is left out.
         """
         whole = self.whole
         if scale * whole.total.trace() > _STEEP:
             raise InvalidInputError("the distortion is too small beside the features")
-        if c is None and self.leverage is not None:
-            own = self.leverage.of_shift(whole.total, 1.0 / scale)
-            return math.nan, self.leverage.of_logdet(own), sum(float(np.trace(h)) for h in own)
+        if c is None and not centred and self.leverage is not None:
+            ridge = Ridge(self.leverage.rows, whole.total, 1.0 / scale)
+            own = ridge.leverages()
+            return ridge.logdet(), self.leverage.of_logdet(own), sum(map(np.trace, own))
         chosen = slice(None) if c is None else slice(c, c + 1)
         parts = self.within if c is None or self.by_class is None else self.by_class[c]
         scatter = whole.within if c is None else whole.scatter_of(c)
         count = int(whole.counts[chosen].sum())
         about = whole.between_rows[chosen] if not centred else whole.means[:0]
+        full = scatter + Scatter.of_rows(about) if len(about) else scatter
         if count < _MANY * whole.dim and not any(part.dense for part in parts):
-            return self._logdet_of_rows(scale, parts, chosen, centred)
+            return self._logdet_of_rows(scale, full, parts, chosen, centred)
         if not scatter.dense or count < _SMOOTH * whole.dim:
             raise InvalidInputError(
                 f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
             )
-        full = scatter + Scatter.of_rows(about) if len(about) else scatter
         matrix = scale * full.data
         matrix.diagonal().add_(1.0)
         factor = torch.linalg.cholesky(matrix)
@@ -183,64 +184,48 @@ class Influence:
         return 2.0 * float(factor.diagonal().log().sum()), found, float(found.sum())
 
     def _logdet_of_rows(
-        self, scale: float, parts: Sequence[Scatter], chosen: slice, centred: bool
+        self, scale: float, full: Scatter, parts: Sequence[Scatter], chosen: slice, centred: bool
     ) -> tuple[float, Tensor, float]:
         """The same from rows, where examples are few: what is lost when each block is left out.
 
         That is ``-log det`` of ``I - H`` for the leverages H of its rows.
         """
-        whole, count = self.whole, int(self.whole.counts[chosen].sum())
-        rows = stacked(*(part.data for part in parts))
+        whole, counts = self.whole, self.counts[:, chosen]
+        rows = [part.data for part in parts]
         if not centred:
-            rows = self._rows_about_mean(rows, parts, chosen)
-        few = len(rows) <= whole.dim
-        small = scale * (Scatter(rows, False).small if few else Scatter.of_rows(rows).data)
-        small.diagonal().add_(1.0)
-        factor = torch.linalg.cholesky(small)
-        if few:
-            left = torch.cholesky_inverse(factor)
-        else:
-            half = torch.linalg.solve_triangular(factor, rows.T, upper=False)
-        found, changed, start = torch.zeros_like(self.n), 0.0, 0
-        for b, part in enumerate(parts):
-            end = start + len(part.data)
-            if few:
-                one = left[start:end, start:end]
-            else:
-                one = -scale * (half[:, start:end].T @ half[:, start:end])
-                one.diagonal().add_(1.0)
-            changed += len(one) - float(one.diagonal().sum())
-            if centred and len(one):
-                # The mean goes with them; the last row is that of the block's own.
-                own = float(self.counts[b, chosen].sum()) / count
-                one[-1, -1] -= own
-                found[b] = math.log1p(-own) if own < 1.0 else 0.0
-            found[b] -= np.linalg.slogdet(one.cpu().numpy())[1]
-            start = end
-        found *= 1.0 - self.counts[:, chosen].sum(dim=1) / count
+            rows = self._rows_about_mean(rows, chosen)
+        ridge = Ridge(rows, full, 1.0 / scale)
+        found, changed = torch.zeros_like(self.n), 0.0
+        shares = (counts / whole.counts[chosen].clamp_min(1)).cpu().numpy()
+        for b, own in enumerate(ridge.leverages()):
+            left = np.eye(len(own)) - own
+            changed += float(own.trace())
+            if centred:
+                # The means go with them, but for those of classes that are gone; of those of each
+                # class that of the block's own stands last.
+                share = shares[b, shares[b] > 0]
+                share[share == 1.0] = 0.0
+                last = np.arange(len(own) - len(share), len(own))
+                left[last, last] -= share
+                found[b] = float(np.log1p(-share).sum())
+            found[b] -= float(np.linalg.slogdet(left)[1])
+        found *= 1.0 - counts.sum(dim=1) / float(whole.counts[chosen].sum())
         if not centred:
-            # The rows of means add up to what the class is away from the mean of all, times count.
-            ends = np.cumsum([len(part.data) for part in parts])
-            roots = rows.new_zeros(len(rows))
-            for end, counts in zip(ends, self.counts[:, chosen], strict=True):
-                roots[end - int((counts > 0).sum()) : end] = counts[counts > 0].sqrt()
-            solved = (
-                rows.T @ (left @ roots)
-                if few
-                else torch.cholesky_solve((rows.T @ roots)[:, None], factor)[:, 0]
-            )
-            found -= 2.0 * scale / whole.n * (self.sums @ solved)
-        return 2.0 * float(factor.diagonal().log().sum()), found, changed
+            # Deviations from the mean of all add up to what the class is away from it.
+            away = whole.counts[chosen].to(found).sqrt() @ whole.between_rows[chosen]
+            found -= 2.0 / whole.n * (self.sums @ ridge.solve(away[:, None])[:, 0])
+        return ridge.logdet(), found, changed
 
-    def _rows_about_mean(self, rows: Tensor, parts: Sequence[Scatter], chosen: slice) -> Tensor:
+    def _rows_about_mean(self, rows: Sequence[Tensor], chosen: slice) -> list[Tensor]:
         """Rows about class means made rows about the mean of all; those of a mean stand last."""
-        moved, end = stacked(rows), 0
+        found = []
         offsets = self.whole.means[chosen] - self.whole.mean
-        for part, counts in zip(parts, self.counts[:, chosen], strict=True):
-            end += len(part.data)
+        for part, counts in zip(rows, self.counts[:, chosen], strict=True):
             own = counts > 0
-            moved[end - int(own.sum()) : end] += counts[own].sqrt()[:, None] * offsets[own]
-        return moved
+            moved = part.clone()
+            moved[len(part) - int(own.sum()) :] += counts[own].sqrt()[:, None] * offsets[own]
+            found.append(moved)
+        return found
 
     def _about_mean(self, inner: Tensor, image: Tensor, c: int | None = None) -> Tensor:
         """From contractions with scatter about class means to scatter about the mean of all.

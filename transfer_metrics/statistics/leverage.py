@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from transfer_metrics.statistics.linalg import Scatter, stacked
@@ -18,6 +19,52 @@ from transfer_metrics.statistics.moments import ClassMoments
 _EVEN = 1e3
 # A leverage nearer to one than this leaves nothing to divide by.
 _ALONE = 1e-9
+
+
+class Ridge:
+    """``(T + shift I)⁻¹`` for the scatter T of all rows Z_b of B blocks, by one factorisation."""
+
+    def __init__(self, rows: Sequence[Tensor], total: Scatter, shift: float) -> None:
+        self._rows, self._shift, self._dense = rows, shift, total.dense
+        # Where all rows are fewer than D their products with each other are the smaller matrix.
+        self._every = total.data if total.dense else stacked(*rows)
+        matrix = self._every.clone() if total.dense else Scatter(self._every, False).small
+        matrix.diagonal().add_(shift)
+        self._even = float(matrix.diagonal().max()) < _EVEN * shift
+        self._factor = torch.linalg.cholesky(matrix)
+
+    @cached_property
+    def _inverse(self) -> Tensor:
+        return torch.cholesky_inverse(self._factor)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """Times columns (D, k)."""
+        if self._dense:
+            return torch.cholesky_solve(right, self._factor)
+        inside = self._inverse @ (self._every @ right)
+        return (right - self._every.T @ inside) / self._shift
+
+    def logdet(self) -> float:
+        """``log det(I + T / shift)``."""
+        size = len(self._factor) * math.log(self._shift)
+        return 2.0 * float(self._factor.diagonal().log().sum()) - size
+
+    def leverages(self) -> list[np.ndarray]:
+        """``Z_b (T + shift I)⁻¹ Z_b'`` of each block, (k, k)."""
+        found, start = [], 0
+        kind = np.float32 if self._even else np.float64
+        factor = self._factor.cpu().numpy().astype(kind, copy=False)
+        for rows in self._rows:
+            if self._dense:
+                turned = rows.cpu().numpy().astype(kind, copy=False).T
+                half = solve_triangular(factor, turned, lower=True, check_finite=False)
+                found.append((half.T @ half).astype(np.float64, copy=False))
+            else:
+                end = start + len(rows)
+                own = self._inverse[start:end, start:end].cpu().numpy()
+                found.append(np.eye(len(own)) - self._shift * own)
+                start = end
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,34 +90,6 @@ class Leverage:
         found = [_rows_of(block, whole.mean) for block in blocks]
         rows, ones, classes = zip(*found, strict=True)
         return cls(rows, ones, classes, whole.n)
-
-    def of_shift(self, total: Scatter, shift: float) -> list[np.ndarray]:
-        """``Z_b (T + shift I)⁻¹ Z_b'`` for the rows Z_b of each block, by one factorisation."""
-        if not total.dense:
-            return self._of_gram(shift)
-        matrix = total.data.clone()
-        matrix.diagonal().add_(shift)
-        even = float(total.data.diagonal().max()) < _EVEN * shift
-        kind = np.float32 if even else np.float64
-        factor = torch.linalg.cholesky(matrix).cpu().numpy().astype(kind, copy=False)
-        found = []
-        for rows in self.rows:
-            turned = rows.cpu().numpy().astype(kind, copy=False).T
-            half = solve_triangular(factor, turned, lower=True, check_finite=False)
-            found.append((half.T @ half).astype(np.float64, copy=False))
-        return found
-
-    def _of_gram(self, shift: float) -> list[np.ndarray]:
-        """The same by the products of all rows with each other, where they are fewer than D."""
-        gram = Scatter(stacked(*self.rows), dense=False).small.cpu().numpy()
-        gram = gram + shift * np.eye(len(gram))
-        inverse = cho_solve(cho_factor(gram, check_finite=False), np.eye(len(gram)))
-        found, start = [], 0
-        for rows in self.rows:
-            end = start + len(rows)
-            found.append(np.eye(len(rows)) - shift * inverse[start:end, start:end])
-            start = end
-        return found
 
     def of_logdet(self, own: Sequence[np.ndarray]) -> Tensor:
         """What ``log det(T + shift I)`` loses with each block, from ``own`` of that shift, (B,).

@@ -220,7 +220,7 @@ class Scatter(Saved):
         small.diagonal().add_(1.0)
         return _logdet(small)
 
-    @property
+    @cached_property
     def eigenvalues(self) -> Tensor:
         """Eigenvalues above rounding noise, descending: (rank,)."""
         if "eigh" in self.__dict__ or self._uneven:
@@ -299,13 +299,3 @@ class Scatter(Saved):
         # Woodbury: (shift I + F'F)⁻¹ = (I - F'(shift I + F F')⁻¹ F) / shift
         solved = torch.linalg.solve_triangular(factor, self.data @ rows.T, upper=False)
         return float((rows.square().sum() - solved.square().sum()) / shift)
-
-    def solve(self, rows: Tensor, shift: float) -> Tensor:
-        """``rows (S + shift I)⁻¹`` for a shift > 0; rows is (k, D)."""
-        small = self.small.clone()
-        small.diagonal().add_(shift)
-        factor = torch.linalg.cholesky(small)
-        if self.dense:
-            return torch.cholesky_solve(rows.T, factor).T
-        inside = torch.cholesky_solve(self.data @ rows.T, factor)
-        return (rows - inside.T @ self.data) / shift
