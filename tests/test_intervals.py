@@ -17,7 +17,7 @@ from scipy.stats import norm, t
 import transfer_metrics as tm
 from tests.benchmarks.examples import Size
 from tests.benchmarks.intervals import measure
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, quiet
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.results.chances import probability_of_best
 from transfer_metrics.results.error_bars import (
@@ -114,7 +114,14 @@ SMOOTH = (
 
 
 # How near derivatives that stand for leaving blocks out come to it, as a share of the error.
-LEFT_OUT = {"label_rate": 0.04}
+LEFT_OUT = {
+    "label_rate": 0.05,
+    "lfc": 1e-5,
+    "lfc(center=True)": 1e-5,
+    "emms": 1e-5,
+    "gbc": 0.06,
+    "gbc(covariance=full)": 1e-6,
+}
 
 
 def moments_of(x, y):
@@ -283,11 +290,11 @@ def test_errors_of_uneven_features_are_those_of_leaving_out(n, dim, factor):
 
 
 def hard_case(name):
-    x, y = draw(np.random.default_rng(15), 60 if name == "wide" else 90, dim=40)
+    x, y = draw(np.random.default_rng(15), 90, dim=40)
     if name.startswith("1e"):
         x[:, ::7] *= float(name)
     if name == "wide":
-        x = np.c_[x, x**2]
+        x = np.c_[x, x**2, x**3]
     if name == "low rank":
         x = x[:, :12] @ np.random.default_rng(16).standard_normal((12, 40))
     if name == "a class vanishes":
@@ -306,14 +313,28 @@ def test_errors_are_those_of_scoring_what_is_left(spec, case):
     def built(chosen):
         return build_statistic("moments", *parts, x[chosen], y[chosen], y.max() + 1)
 
-    plain, sizes = float(metric(built(blocks >= 0))), np.bincount(blocks)
-    left = [float(metric(built(blocks != b))) for b in range(_BLOCKS)]
-    expected = summed((plain - np.array(left)) * (1 - sizes / len(y)), sizes)
-    slopes = metric.slopes(Influence.of([built(blocks == b) for b in range(_BLOCKS)])).numpy()
-    apart = np.linalg.norm(summed(slopes, sizes) - expected)
+    with quiet():
+        left = np.array([float(metric(built(blocks != b))) for b in range(_BLOCKS)])
+        plain, sizes = float(metric(built(blocks >= 0))), np.bincount(blocks)
+        slopes = metric.slopes(Influence.of([built(blocks == b) for b in range(_BLOCKS)]))
+    expected = summed((plain - left) * (1 - sizes / len(y)), sizes)
+    if slopes is None:
+        assert (spec, case) == ("gbc(covariance=full)", "wide")
+        return
+    apart = np.linalg.norm(summed(slopes.numpy(), sizes) - expected)
     # A class that is gone and features that are not there act on one another.
-    close = LEFT_OUT[spec] + 0.06 * (case == "a class vanishes")
-    assert apart < close * np.linalg.norm(expected)
+    close = LEFT_OUT[spec] + 0.06 * (spec == "label_rate") * (case == "a class vanishes")
+    assert apart <= close * np.linalg.norm(expected)
+
+
+def test_errors_with_embeddings_and_of_small_scores_are_those_of_scoring_what_is_left():
+    (x, y), rng = hard_case("1"), np.random.default_rng(17)
+    tables = [rng.standard_normal((C, 2)) for _ in range(2)]
+    wide = METRICS["emms"].with_options(embeddings=tables)
+    for metric, z in ((wide, x), (METRICS["gbc"], 20.0 * x)):
+        plain = dataclasses.replace(metric, derivative=None)
+        found, expected = (tm.score(z, y, [m], intervals=True).records[0] for m in (metric, plain))
+        assert 0 < expected["stderr"] == pytest.approx(found["stderr"], rel=1e-6)
 
 
 @pytest.mark.parametrize("n", [60, 240])
@@ -328,10 +349,10 @@ def test_rows_of_blocks_that_were_merged_give_what_one_batch_gives(n):
     ]
     apart = [dataclasses.replace(one, class_scatter=p.class_scatter)
              for one, p in zip(apart, pieces, strict=True)]  # fmt: skip
-    for spec in ("h_score(shrinkage=0.3)", "logme"):
+    for spec in ("h_score(shrinkage=0.3)", "logme", "emms", "label_rate", "lfc"):
         metric = tm.get_metric(spec)
         one, other = (metric.slopes(Influence.of(b)).numpy() for b in (pieces, apart))
-        assert other == pytest.approx(one, rel=1e-6, abs=1e-6 * np.abs(one).max())
+        assert other == pytest.approx(one, rel=1e-6, abs=1e-5 * np.abs(one).max())
 
 
 def test_a_score_at_its_bound_has_no_interval():

@@ -2,19 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
-from transfer_metrics.statistics import ClassMoments
+from transfer_metrics.statistics import ClassMoments, Scatter
+from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_features, check_finite
+from transfer_metrics.statistics.leverage import missed_without
+from transfer_metrics.statistics.linalg import product
+
+
+def _slopes(
+    influence: Influence, *, embeddings: Sequence[Any] | None, rounds: int, tol: float
+) -> Tensor:
+    """What EMMS loses without each block of examples.
+
+    All that it reads of the features are the products of what they leave of one-hot labels.
+    """
+    whole, left = influence.whole, []
+    if len(whole.total.eigh[0]) >= whole.n - 1:
+        return torch.zeros_like(influence.n)
+    every = _tables(whole, embeddings)
+    for b, residuals in enumerate(_without_each(influence)):
+        counts = influence.without(b)[0][whole.present]
+        kept = counts > 0
+        tables = every[:, kept] if embeddings else every[:, kept][:, :, kept]
+        tables = _standardised(tables, counts[kept])
+        gram = _inner(counts[kept].sqrt()[:, None] * tables)
+        rest = tables.flatten(1) @ (residuals[kept][:, kept] @ tables).flatten(1).T
+        size = float(counts.sum()) * tables.shape[2]
+        left.append(_solved(gram, gram - rest, size, rounds, tol)[0])
+    plain = emms(whole, embeddings=embeddings, rounds=rounds, tol=tol)
+    return influence.left_out(plain, left)
+
+
+def _without_each(influence: Influence) -> Iterator[Tensor]:
+    """Products of what a regression leaves of the centred one-hot labels, without each block.
+
+    With ten examples or more for each feature no block fits its own examples more than another.
+    """
+    whole, leverage, present = influence.whole, influence.leverage, influence.whole.present
+    counts, prior = whole.counts[present].to(whole.means), whole.target_mean
+    values, vectors = whole.total.eigh
+    basis = vectors / values.sqrt()
+    weights = product(basis, product(basis.T, whole.cross))
+    residuals = counts.diag() - torch.outer(counts, prior) - whole.cross.T @ weights
+    for b, block in enumerate(influence.blocks):
+        if leverage is None:
+            own = block.counts[present].to(prior)
+            apart = block.means[present] - whole.mean
+            crossed = (own[:, None] * apart).T - torch.outer(influence.sums[b], prior)
+            total = block.total + Scatter.of_rows((block.n**0.5 * (block.mean - whole.mean))[None])
+            missed = crossed.T @ weights
+            lost = own.diag() - torch.outer(own, prior) - torch.outer(prior, own)
+            lost += block.n * torch.outer(prior, prior) - missed - missed.T
+            lost = lost + weights.T @ total.times(weights)
+            lost = lost / (1.0 - (1 + len(values)) / whole.n)
+        else:
+            ones, rows = leverage.ones[b].cpu().numpy(), leverage.rows[b]
+            half = product(rows, basis).cpu().numpy()
+            own = half @ half.T + np.outer(ones, ones) / whole.n
+            error = leverage.targets(b, present) - np.outer(ones, prior.cpu().numpy())
+            error -= product(rows, weights).cpu().numpy()
+            lost = torch.from_numpy(error.T @ missed_without(own, error)).to(residuals)
+        yield residuals - lost
 
 
 @register_metric(
+    derivative=_slopes,
     parts=("spectrum",),
     reference=(
         "Meng et al., Foundation Model is Efficient Multimodal Multitask Model Selector, "
@@ -93,14 +154,21 @@ def emms(
     # Inner products of the embeddings with each other, and of their fitted values.
     gram = _inner(counts.sqrt()[:, None] * tables)
     fitted = _inner(basis @ tables)
-    weights, settled = _alternate(gram, fitted, rounds, tol)
+    score, settled = _solved(gram, fitted, n * tables.shape[2], rounds, tol)
     # One round is asked for by those who want the authors' number.
     if not settled and rounds > 1:
         warn(
             f"the weights of the embeddings still move after {rounds} rounds of EMMS; raise rounds"
         )
-    residual = float(weights @ (gram - fitted) @ weights) / (n * tables.shape[2])
-    return -max(residual, 0.0)
+    return score
+
+
+def _solved(
+    gram: Tensor, fitted: Tensor, size: float, rounds: int, tol: float
+) -> tuple[float, bool]:
+    """The score of N E numbers, and whether the weights of the embeddings have settled."""
+    weights, settled = _alternate(gram, fitted, rounds, tol)
+    return -max(float(weights @ (gram - fitted) @ weights) / size, 0.0), settled
 
 
 def _sparsemax(z: Tensor) -> Tensor:

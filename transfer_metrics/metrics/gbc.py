@@ -10,6 +10,7 @@ from torch import Tensor
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, Scatter
+from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import product
 
 _COVARIANCES = ("spherical", "diagonal", "full")
@@ -17,7 +18,40 @@ _COVARIANCES = ("spherical", "diagonal", "full")
 _BLOCK = 2**18
 
 
+def _slopes(influence: Influence, *, covariance: str, dim: int, floor: float) -> Tensor | None:
+    """What GBC loses without each block of examples, in the principal components of all.
+
+    Spherical variances depend on the space alone, which a block hardly turns; the others depend on
+    axes that it may turn far, and have none where components are left out.
+    """
+    whole, classes = influence.whole, influence.by_class
+    full = covariance == "full"
+    if classes is None or not (
+        covariance == "spherical" or (full and len(whole.total.eigh[0]) <= dim)
+    ):
+        return None
+    basis = whole.total.eigh[1][:, :dim].contiguous()
+    present = whole.present
+    counts = whole.counts[present].to(basis)
+    means = (whole.means[present] - whole.mean) @ basis
+    scatters = torch.stack([_project(whole.scatter_of(c), basis, full) for c in present])
+    left = []
+    for b, block in enumerate(influence.blocks):
+        own = influence.counts[b, present]
+        chosen, kept = own < counts, (counts - own).clamp_min(1.0)
+        sums = own[:, None] * ((block.means - whole.means)[present] @ basis)
+        lost = torch.stack([_project(classes[c][b], basis, full) for c in present])
+        moved = sums[:, :, None] * sums[:, None] if full else sums.square()
+        kept = kept.reshape(-1, *[1] * (lost.ndim - 1))
+        spreads = (scatters - lost - moved / kept) / kept
+        moved = means - sums / kept.reshape(-1, 1)
+        left.append(-math.exp(_log_sum(moved[chosen], spreads[chosen], covariance, floor)))
+    value = -math.exp(_log_sum(means, scatters / counts.reshape(kept.shape), covariance, floor))
+    return influence.left_out(value, left)
+
+
 @register_metric(
+    derivative=_slopes,
     parts=("class",),
     reference=(
         "Pándy et al., Transferability Estimation using Bhattacharyya Class Separability, CVPR 2022"
@@ -93,19 +127,24 @@ def gbc(
         [_project(statistic.scatter_of(c), basis, full) / statistic.counts[c] for c in present]
     )
     _warn_of_floor(spreads, floor, full)
-    if full:
-        spreads.diagonal(dim1=1, dim2=2).add_(floor)
-        coefficients = _log_coefficients_full(means, spreads)
-    else:
-        variances = spreads.mean(dim=1, keepdim=True) if covariance == "spherical" else spreads
-        coefficients = _log_coefficients(means, variances.clamp_min(floor))
-    log_sum = math.log(2.0) + float(torch.logsumexp(coefficients, dim=0))
+    log_sum = _log_sum(means, spreads, covariance, floor)
     if log_sum < math.log(torch.finfo(torch.float64).tiny):
         warn(
             f"GBC: no two classes overlap, the sum is exp({log_sum:.0f}) and rounds to zero; "
             f"models that separate the classes this well tie"
         )
     return -math.exp(log_sum)
+
+
+def _log_sum(means: Tensor, spreads: Tensor, covariance: str, floor: float) -> float:
+    """Log of the summed coefficients of classes with means (C, d) and what ``_project`` gives."""
+    if covariance == "full":
+        spreads = spreads + floor * torch.eye(spreads.shape[1]).to(spreads)
+        coefficients = _log_coefficients_full(means, spreads)
+    else:
+        variances = spreads.mean(dim=1, keepdim=True) if covariance == "spherical" else spreads
+        coefficients = _log_coefficients(means, variances.clamp_min(floor))
+    return math.log(2.0) + float(torch.logsumexp(coefficients, dim=0))
 
 
 def _project(scatter: Scatter, basis: Tensor, full: bool) -> Tensor:

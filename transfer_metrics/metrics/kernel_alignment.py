@@ -12,6 +12,7 @@ from torch import Tensor
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, FeatureSample
+from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import product
 
 # Distances are rounded to this, so that those equal but for rounding tie.
@@ -23,7 +24,29 @@ _BLOCK = 2**20
 _MOST_PAIRS = 2**23
 
 
+def _slopes(influence: Influence, *, center: bool) -> Tensor | None:
+    """What LFC loses without each block of examples, exactly: all it reads is of second degree."""
+    whole, total = influence.whole, influence.whole.total
+    if len(whole.present) < 2 or total.trace() <= 0:
+        return None
+    joint = influence.with_total(influence.lost).tolist()
+    norm, left = total.square_norm(), []
+    for b, lost in enumerate(influence.lost):
+        counts, means = influence.without(b)
+        counts, means = counts[counts > 0], means[counts > 0]
+        mean = counts @ means / counts.sum()
+        if len(counts) < 2:
+            return None
+        rows = counts.sqrt()[:, None] * (means - mean)
+        rest = norm - 2.0 * joint[b] + lost.square_norm()
+        origin = 0.0 * mean if center else mean
+        stretch = 0.0 if center else float(mean @ (total.times(mean) - lost.times(mean)))
+        left.append(_correlation(counts, rows, origin, rest, stretch))
+    return influence.left_out(lfc(whole, center=center), left)
+
+
 @register_metric(
+    derivative=_slopes,
     reference=(
         "Deshpande et al., A linearized framework and a new benchmark for model selection for "
         "fine-tuning, 2021"
@@ -69,23 +92,29 @@ def lfc(statistic: ClassMoments, *, center: bool = False) -> float:
     >>> round(lfc(x, y), 6), round(lfc(x, y, center=True), 6)
     (0.165105, 0.663314)
     """
-    present, n, total = statistic.present, statistic.n, statistic.total
+    present, total = statistic.present, statistic.total
     if len(present) < 2:
         raise InvalidInputError("LFC needs at least two classes with examples")
     mean = torch.zeros_like(statistic.mean) if center else statistic.mean
     if total.trace() <= 0:
         raise InvalidInputError("all features are constant; LFC is 0/0")
-    sizes = [int(c) for c in statistic.counts[present]]
-    same_pairs = sum(c**2 for c in sizes)
-    different_pairs = sum(c * (n - c) for c in sizes)
     counts = statistic.counts[present].to(mean)
     rows = statistic.between_rows[present]
-    # Σ n_c d_c = 0, so that a constant weight may be taken off n_c: equal sizes leave nothing.
-    lean = ((counts - same_pairs / n) * counts.sqrt()) @ rows
     along = total.data @ mean
     stretch = float(mean @ along if total.dense else along.square().sum())
+    return _correlation(counts, rows, mean, total.square_norm(), stretch)
+
+
+def _correlation(counts: Tensor, rows: Tensor, mean: Tensor, norm: float, stretch: float) -> float:
+    """LFC of class counts, rows ``√n_c d_c``, the mean m, ``‖S‖²`` and ``m'S m``."""
+    sizes = [int(c) for c in counts]
+    n = sum(sizes)
+    same_pairs = sum(c**2 for c in sizes)
+    different_pairs = sum(c * (n - c) for c in sizes)
+    # Σ n_c d_c = 0, so that a constant weight may be taken off n_c: equal sizes leave nothing.
+    lean = ((counts - same_pairs / n) * counts.sqrt()) @ rows
     joint = float(counts @ rows.square().sum(dim=1) + 2.0 * mean @ lean)
-    variation = total.square_norm() + 2.0 * n * max(stretch, 0.0)
+    variation = norm + 2.0 * n * max(stretch, 0.0)
     return joint * n / math.sqrt(variation) / math.sqrt(same_pairs) / math.sqrt(different_pairs)
 
 

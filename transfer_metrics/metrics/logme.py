@@ -115,7 +115,7 @@ def _losses(
             own.append(matrix.cpu().numpy())
         gone = [[-np.linalg.slogdet(np.eye(len(h)) - h)[1]] for h in own]
         lost = leverage.of_energy(own, errors)
-        at_nodes.append(torch.stack([lost, torch.tensor(gone).to(lost).expand_as(lost)]))
+        at_nodes.append(torch.stack([lost, lost.new_tensor(gone).expand_as(lost)]))
     through = _lagrange(nodes, logs)[:, None, None, :]
     losses, dets = (torch.stack(at_nodes) * through).sum(dim=0)
     return losses, dets

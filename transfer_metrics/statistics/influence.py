@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ class Influence:
     def quartic(self) -> Tensor:
         """What the blocks add to ``Σ ‖x - mean‖⁴``, which the mean moves too, (B,)."""
         assert self.whole.fourth is not None
-        own = torch.tensor([one.quartic for one in self.fourth]).to(self.sums)
+        own = self.sums.new_tensor([one.quartic for one in self.fourth])
         return own - 4.0 / self.whole.n * (self.sums @ self.whole.fourth.cubic)
 
     def of_total(
@@ -120,7 +121,7 @@ class Influence:
         ``G = P diag(weights) P' + identity I + own T`` with factors P (D, k), T the whole's.
         """
         total, about = self.whole.total, self.whole.between_rows
-        inner = torch.tensor([identity * one.trace() for one in self.within]).to(weights)
+        inner = weights.new_tensor([identity * one.trace() for one in self.within])
         image = identity * about
         if total.dense and 2 * len(weights) > self.whole.dim:
             matrix = product(factors * weights, factors.T)
@@ -129,14 +130,38 @@ class Influence:
         elif len(weights):
             inner += torch.stack([_between(one, factors, weights) for one in self.within])
             image += product(product(about, factors) * weights, factors.T)
-        if own and total.dense:
-            inner += own * _inner(total.data, self.within, total)
-            image += own * product(about, total.data)
-        elif own:
-            for b, one in enumerate(self.within):
-                inner[b] += own * product(one.data, total.data.T).square().sum()
-            image += own * product(product(about, total.data.T), total.data)
+        if own:
+            inner += own * self.with_total(self.within)
+            image += own * total.times(about.T).T
         return self._about_mean(inner, image)
+
+    def with_total(self, parts: Sequence[Scatter]) -> Tensor:
+        """``<T, S_b>`` for scatters S_b of parts of the examples, (B,)."""
+        total = self.whole.total
+        if total.dense:
+            return _inner(total.data, parts, total)
+        found = [product(one.data, total.data.T).square().sum() for one in parts]
+        return torch.stack(found)
+
+    @cached_property
+    def lost(self) -> list[Scatter]:
+        """What the total scatter loses with each block; the mean moves with it."""
+        n, found = self.whole.n, []
+        for block in self.blocks:
+            root = math.sqrt(block.n * n / max(n - block.n, 1))
+            found.append(block.total + Scatter.of_rows(root * (block.mean - self.whole.mean)[None]))
+        return found
+
+    def without(self, b: int) -> tuple[Tensor, Tensor]:
+        """Examples of each class but for those of block b, (C,), and their means, (C, D)."""
+        own = self.counts[b][:, None]
+        kept = self.whole.counts[:, None] - own
+        shift = own * (self.whole.means - self.blocks[b].means) / kept.clamp_min(1.0)
+        return kept[:, 0], self.whole.means + shift
+
+    def left_out(self, value: float, left: Sequence[float]) -> Tensor:
+        """What a score that is ``left`` without each block loses, as a derivative in its weight."""
+        return (value - self.n.new_tensor(left)) * (1.0 - self.n / self.whole.n)
 
     def of_between(self, image: Tensor) -> Tensor:
         """``<image, dB>`` twice for the between-class rows B, as ``tr(B G B')`` moves, (B,).

@@ -103,7 +103,7 @@ class Leverage:
             left = np.eye(len(one)) - one - np.outer(constant, constant) / self.n
             lost = math.log(1.0 - share) - float(np.linalg.slogdet(left)[1])
             found.append((1.0 - share) * lost)
-        return torch.tensor(found).to(self.rows[0])
+        return self.rows[0].new_tensor(found)
 
     def of_energy(self, own: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> Tensor:
         """What ``min ‖t - Xw‖² + λ‖w‖²`` of each of K targets loses with each block, (B, K).
@@ -111,12 +111,8 @@ class Leverage:
         ``own`` are the leverages, of the intercept too where there is one, and ``errors`` what is
         left of the targets, (k, K).
         """
-        found = []
-        for one, error in zip(own, errors, strict=True):
-            left = np.eye(len(one)) - one
-            left[np.diag_indices_from(left)] += _ALONE
-            found.append((error * np.linalg.solve(left, error)).sum(axis=0))
-        return torch.from_numpy(np.stack(found)).to(self.rows[0])
+        lost = [(e * missed_without(h, e)).sum(axis=0) for h, e in zip(own, errors, strict=True)]
+        return torch.from_numpy(np.stack(lost)).to(self.rows[0])
 
     def targets(self, b: int, present: Sequence[int]) -> np.ndarray:
         """One-hot labels of the classes that there are, for the rows of block b, (k, K)."""
@@ -124,6 +120,16 @@ class Leverage:
         found = np.zeros((len(codes), len(present)))
         found[np.arange(len(codes)), codes] = self.ones[b].cpu().numpy()
         return found
+
+
+def missed_without(own: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """By how much regressions miss a block of leverages (k, k) that they are not fitted to, (k, K).
+
+    ``errors`` (k, K) is by how much those that are fitted to it do.
+    """
+    left = np.eye(len(own)) - own
+    left[np.diag_indices_from(left)] += _ALONE
+    return np.linalg.solve(left, errors)
 
 
 def _rows_of(block: ClassMoments, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
