@@ -18,6 +18,7 @@ from transfer_metrics.cli.options import (
     add_options,
     add_output,
     check_place,
+    given,
     loaded,
     positive,
     seconds_left,
@@ -101,15 +102,9 @@ def _run(args: argparse.Namespace) -> int:
         task,
         heads,
         ood=ood,
-        seeds=args.seeds,
-        quick=args.quick,
         time=seconds_left(args),
-        engine=args.engine,
-        workers=args.workers,
-        metrics=args.metrics,
-        cache=args.cache,
-        device=args.device,
         progress=not args.quiet,
+        **given(args, "seeds", "quick", "engine", "workers", "metrics", "cache", "device"),
     )
     require_scores(table)
     written = [folder / "comparison.jsonl"]
@@ -138,16 +133,8 @@ def _foretell(args: argparse.Namespace, models: Any, task: Any, heads: Any, seed
     from transfer_metrics.results.wording import duration, listed, several
 
     with nullcontext() if args.dry_run else quiet():  # the work itself tells
-        steps, found = expected_fits(
-            models,
-            task,
-            heads,
-            len(seeds),
-            metrics=args.metrics,
-            quick=args.quick,
-            device=args.device,
-            progress=not args.quiet,
-        )
+        how = {**given(args, "metrics", "quick", "device"), "progress": not args.quiet}
+        steps, found = expected_fits(models, task, heads, len(seeds), **how)
     total = sum(seconds for _, seconds in steps)
     if not args.dry_run:
         few = "the shortlist of " if args.quick and len(models) > 1 else ""

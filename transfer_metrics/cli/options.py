@@ -194,13 +194,15 @@ def add_extraction(parser: argparse.ArgumentParser) -> None:
     add_options(group, "device")
 
 
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Some options as keyword arguments of the same names."""
+    return {name: getattr(args, name) for name in names}
+
+
 def extraction(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of ``extract`` that ``add_extraction`` stands for."""
-    names = (
-        *("pool", "split", "batch_size", "num_workers", "device", "amp", "as_is", "dtype"),
-        "allow_random",
-    )
-    return {**{name: getattr(args, name) for name in names}, "progress": not args.quiet}
+    names = ("pool", "split", "batch_size", "num_workers", "device", "amp", "as_is", "dtype")
+    return {**given(args, *names, "allow_random"), "progress": not args.quiet}
 
 
 def ranking(args: argparse.Namespace) -> dict[str, Any]:
@@ -255,19 +257,19 @@ def check_names(args: argparse.Namespace) -> None:
     from transfer_metrics.ranking.metric_choice import check_metrics
     from transfer_metrics.sources.models.load_model import check_model
 
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    check_model(given.get("model"))
+    known = {name: value for name, value in vars(args).items() if value is not None}
+    check_model(known.get("model"))
     for name in ("metrics", "by"):
-        check_metrics(given.get(name, ()))
-    resolve_pool(given.get("pool", "avg"))
-    if given.get("engine", "auto") != "auto":
-        ENGINES[given["engine"].partition(":")[0]]
+        check_metrics(known.get(name, ()))
+    resolve_pool(known.get("pool", "avg"))
+    if known.get("engine", "auto") != "auto":
+        ENGINES[known["engine"].partition(":")[0]]
 
 
 def task_options(args: argparse.Namespace) -> list[str]:
     """``--task``, ``--kind`` and ``--examples`` as they were given, for the next command."""
-    given = {"task": args.task, "kind": args.kind, "examples": args.examples}
-    return [str(part) for name, v in given.items() if v is not None for part in (f"--{name}", v)]
+    asked = given(args, "task", "kind", "examples").items()
+    return [str(part) for name, v in asked if v is not None for part in (f"--{name}", v)]
 
 
 def refuse_examples(args: argparse.Namespace) -> None:

@@ -180,8 +180,6 @@ def _tokens(options: Mapping[str, Any], parser: argparse.ArgumentParser, path: s
             continue
         if flag:
             tokens.append(f"--{name}")
-        elif isinstance(value, Mapping):
-            raise InvalidInputError(f"{given} in {path} must be a value or a list of values")
         else:
             items = value if isinstance(value, list) else [value]
             tokens.append(f"--{name}={','.join(map(str, items))}")

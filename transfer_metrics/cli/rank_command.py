@@ -25,6 +25,7 @@ from transfer_metrics.cli.options import (
     add_output,
     check_place,
     count,
+    given,
     loaded,
     positive,
     ranking,
@@ -189,22 +190,10 @@ def _scored(args: argparse.Namespace) -> tuple[str, ScoreTable]:
         end_fork_server()
     elif not args.no_plots:  # while workers work
         threading.Thread(target=importlib.import_module, args=("matplotlib.figure",)).start()
-    table = rank_models(
-        models,
-        task,
-        engine=args.engine,
-        workers=args.workers,
-        stream=args.stream or None,
-        memory=args.memory,
-        cache=args.cache,
-        keep_features=args.keep_features,
-        budget=args.budget,
-        time=seconds_left(args),
-        evidence=args.evidence,
-        prior=args.prior,
-        **ranking(args),
-    )
-    return engine, table
+    same = given(args, "engine", "workers", "cache", "memory", "keep_features", "budget")
+    same |= given(args, "evidence", "prior") | ranking(args)
+    stream, time = args.stream or None, seconds_left(args)
+    return engine, rank_models(models, task, stream=stream, time=time, **same)
 
 
 def _spent(table: ScoreTable, engine: str) -> str:
@@ -279,9 +268,7 @@ def _run_transfer(args: argparse.Namespace) -> int:
     common: dict[str, Any] = {
         "finetune": int(args.check) if args.finetune is None else args.finetune,
         "most": args.most or MOST,
-        "batch_size": args.batch_size,
-        "num_workers": args.num_workers,
-        "device": args.device,
+        **given(args, "batch_size", "num_workers", "device"),
         "progress": not args.quiet,
     }
     metrics = args.metrics or DEFAULT_METRICS
@@ -291,18 +278,13 @@ def _run_transfer(args: argparse.Namespace) -> int:
         raise InvalidInputError("--out is missing; name a folder for the head, or add --dry-run")
     folder = Path(args.out)
     check_place(folder, folder=True, task=args.task, own=RESULTS)
+    common |= given(args, "confidence", "evidence", "prior", "engine", "workers", "cache")
     found = transfer(
         *_models_and_task(args),
         folder,
         metrics,
         time=seconds_left(args),
-        confidence=args.confidence,
         seed=args.seed or 0,
-        evidence=args.evidence,
-        prior=args.prior,
-        engine=args.engine,
-        workers=args.workers,
-        cache=args.cache,
         **common,
     )
     write_config(args, folder / "run.yaml")

@@ -16,6 +16,7 @@ from transfer_metrics.cli.options import (
     add_options,
     check_names,
     check_place,
+    given,
     ranking,
     with_kind,
 )
@@ -78,7 +79,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.task:
         args.task = with_kind(args.task, args.kind)
     check_place(args.out, task=args.task)
-    options = {"title": args.title, "view": args.view, "confidence": args.confidence}
+    options = given(args, "title", "view", "confidence")
     if args.files:
         task = load_task(args.task) if args.task else None
         if task is not None:

@@ -19,7 +19,7 @@ def plot_label(name: object, limit: int = 48) -> str:
     return visible(name, limit).replace("$", r"\$")
 
 
-def number(value: float | None, digits: int = 4) -> str:
+def number(value: float | None, digits: int = 4, form: str = "g") -> str:
     """A number with some significant digits; nothing where there is none.
 
     >>> number(0.123456), number(-2), number(None), number(1.5e-9)
@@ -27,7 +27,7 @@ def number(value: float | None, digits: int = 4) -> str:
     """
     if value is None or not math.isfinite(value):
         return ""
-    return f"{value:.{digits}g}".replace("-", _MINUS)
+    return f"{value:.{digits}{form}}".replace("-", _MINUS)
 
 
 def fixed(value: float | None, digits: int = 2) -> str:
@@ -36,9 +36,7 @@ def fixed(value: float | None, digits: int = 2) -> str:
     >>> fixed(0.5), fixed(-1.239, 1)
     ('0.50', '−1.2')
     """
-    if value is None or not math.isfinite(value):
-        return ""
-    return f"{value:.{digits}f}".replace("-", _MINUS)
+    return number(value, digits, "f")
 
 
 def count(value: float | None) -> str:

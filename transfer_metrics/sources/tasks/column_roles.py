@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -56,7 +56,7 @@ _TRIED = 10
 Holds = Literal["numbers", "text", "lists", "images", "paths", "other"]
 
 
-class Table:
+class Table(Protocol):
     """Columns of a table, one example per row; what they hold is read when it is asked for.
 
     Attributes:
@@ -96,19 +96,15 @@ class Table:
 
     def holds(self, column: str) -> Holds:
         """What the cells of a column are; ``"paths"`` are names of image files."""
-        raise NotImplementedError
 
     def is_empty(self, column: str) -> bool:
         """Whether a column has nothing in any row."""
-        raise NotImplementedError
 
     def cells(self, column: str) -> list[Any]:
         """Cells as text, empty where there is nothing; lists stay lists."""
-        raise NotImplementedError
 
     def labels(self, column: str) -> list[Any]:
         """Cells as the file has them."""
-        raise NotImplementedError
 
     def class_names(self, column: str) -> Sequence[str] | None:
         """Names of the classes that a column of numbers stands for, where the file has them."""
@@ -120,18 +116,15 @@ class Table:
 
     def texts(self, columns: Sequence[str]) -> Sequence[Any]:
         """Texts of one column, or pairs of texts of two."""
-        raise NotImplementedError
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
         """(N, D) numbers of some columns; a cell that is empty or no number is an error."""
-        raise NotImplementedError
 
     def images(self, column: str, root: str | None) -> Sequence[Any]:
         """Images of a column, or of the files that it names.
 
         Paths start at the folder ``root``, by default the table's own, and must not leave it.
         """
-        raise NotImplementedError
 
     @staticmethod
     def name_images(cells: Sequence[Any]) -> bool:

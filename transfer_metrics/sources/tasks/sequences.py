@@ -42,9 +42,6 @@ class Examples(Sequence[Any]):
     kept: bool = True
     sizes: np.ndarray | None = None
 
-    def __len__(self) -> int:
-        raise NotImplementedError
-
     def read(self, index: int) -> Any:
         """Decode one example; ``index`` is within range."""
         raise NotImplementedError
