@@ -12,8 +12,11 @@ import os
 import re
 import stat
 import unicodedata
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
+
+from transfer_metrics.errors import CorruptStoreError
 
 _DOCUMENT = 1 << 28
 """Bytes of a JSON document (manifest, head, selection) that are read at most: 256 MiB."""
@@ -110,6 +113,25 @@ def parse_json(text: str) -> Any:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The JSON value of a file; raises what ``read_text`` and ``parse_json`` raise."""
     return parse_json(read_text(Path(path)))
+
+
+def read_record(path: Path, keys: Set[str], what: str, cure: str) -> dict[str, Any]:
+    """The JSON object that tells of ``what`` lies in a folder, which has some ``keys``.
+
+    Raises:
+        CorruptStoreError: there is no such file, or it holds something else; ends in the ``cure``.
+    """
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        raise CorruptStoreError(
+            f"{path.parent} has no {path.name}, so it is no {what} or a damaged one; {cure}"
+        ) from None
+    except (ValueError, OSError) as error:
+        raise CorruptStoreError(f"{path} cannot be read ({error}); {cure}") from error
+    if not isinstance(record, dict) or not keys <= record.keys():
+        raise CorruptStoreError(f"{path} does not describe a {what}; {cure}")
+    return record
 
 
 def visible(name: object, limit: int = 160) -> str:

@@ -149,30 +149,26 @@ def _features(
 ) -> tuple[Selection, list[dict[str, Any]]]:
     """Choose feature maps; one record per layer."""
     selector: Any
-    score = None
     if args.features == "group_lasso":
         from transfer_metrics.selection.group_lasso import GroupLassoSelector
 
-        selector = GroupLassoSelector(progress=not args.quiet)
-        if args.keep is not None:
-            selector.set_params(keep=args.keep)
-        selector.fit(store)
+        selector, kept = GroupLassoSelector(progress=not args.quiet), {"keep": args.keep}
     else:
         from transfer_metrics.selection.feature_maps import FeatureMapSelector
 
-        selector = FeatureMapSelector(args.features)
-        if args.keep is not None:
-            selector.set_params(shares=(args.keep,))
-        selector.fit(store)
-        score = None if math.isnan(selector.objective_) else selector.objective_
+        selector, kept = FeatureMapSelector(args.features), {"shares": (args.keep,)}
+    if args.keep is not None:
+        selector.set_params(**kept)
+    objective = getattr(selector.fit(store), "objective_", math.nan)
+    score = None if math.isnan(objective) else objective
     # Group lasso takes columns as they are; the other criteria judge them at unit length.
     is_unit = args.features != "group_lasso"
     selection = _selection(store, selector.columns_, is_unit, args.features, score)
     records = []
     for layer in store.layers:
         record = {"model": store.model, "task": store.task, "layer": layer.name, "dim": layer.dim}
-        kept = selection.counts.get(layer.name, 0)
-        records.append({**record, "columns": kept, "share": kept / layer.dim})
+        count = selection.counts.get(layer.name, 0)
+        records.append({**record, "columns": count, "share": count / layer.dim})
     return selection, records
 
 

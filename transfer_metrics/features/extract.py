@@ -138,7 +138,7 @@ class Extraction:
             "notes": list(self.proof.notes),
             "shard_size": self.shard_size,
             "batch_size": self.forward.batch_size,
-            "versions": dict(_versions()),
+            "versions": versions("torch", "numpy", "safetensors"),
             "shards": {},
         }
 
@@ -370,8 +370,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:56] + "…" + text[-3:]
 
 
-@functools.cache  # 30 ms
-def _versions() -> dict[str, str]:
-    names = ("torch", "numpy", "safetensors")
+def versions(*packages: str) -> dict[str, str]:
+    """Those of this package, of Python, and of others."""
     own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in names}
+    return own | {package: _version(package) for package in packages}
+
+
+_version = functools.cache(version)  # 10 ms

@@ -15,7 +15,7 @@ import numpy as np
 from transfer_metrics.errors import CorruptStoreError
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.files import written
-from transfer_metrics.untrusted import read_json, visible
+from transfer_metrics.untrusted import read_record, visible
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -46,23 +46,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a store."""
-    path = folder / MANIFEST
-    try:
-        manifest = read_json(path)
-    except FileNotFoundError:
-        raise CorruptStoreError(
-            f"{folder} has no {MANIFEST}, so it is no feature store or a damaged one; "
-            f"check the path, or delete the folder and extract again"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise CorruptStoreError(
-            f"{path} cannot be read ({error}); delete the folder and extract again"
-        ) from error
-    if not isinstance(manifest, dict) or not {"format", "layers", "shards"} <= set(manifest):
-        raise CorruptStoreError(
-            f"{path} is not the manifest of a feature store; delete the folder and extract again"
-        )
-    return manifest
+    cure = "check the path, or delete the folder and extract again"
+    return read_record(folder / MANIFEST, {"format", "layers", "shards"}, "feature store", cure)
 
 
 def require_sound(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-import transfer_metrics
 from transfer_metrics.errors import (
     CorruptStoreError,
     IncompatibleStoreError,
@@ -32,6 +29,7 @@ from transfer_metrics.errors import (
     TransferMetricsError,
     warn,
 )
+from transfer_metrics.features.extract import versions
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.shards import layers_of
 from transfer_metrics.files import check_folder
@@ -41,7 +39,7 @@ from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import Registry
 from transfer_metrics.sources.models.identity import Settings
-from transfer_metrics.untrusted import read_json, visible
+from transfer_metrics.untrusted import read_record, visible
 
 _FORMAT = "transfer_metrics head 1"
 RECORD, _TENSORS = "head.json", "head.safetensors"
@@ -160,10 +158,8 @@ def _record(head: Predictor) -> dict[str, Any]:
                 f"the head pools with the function {head.pool_}, which a file cannot hold; "
                 f"register it under a name: POOLINGS.register(name, function)"
             ) from error
-    names = ["transfer_metrics", "python", "torch", "numpy", "scikit-learn"]
     hub = "" if model is None else model.name.partition(":")[0]
-    names += [_LIBRARIES[hub]] if hub in _LIBRARIES else []
-    own = {"transfer_metrics": transfer_metrics.__version__, "python": platform.python_version()}
+    libraries = [_LIBRARIES[hub]] if hub in _LIBRARIES else []
     return {
         "format": _FORMAT,
         "head": head.name,
@@ -181,7 +177,7 @@ def _record(head: Predictor) -> dict[str, Any]:
         | {"settings": model.settings and asdict(model.settings)},
         "fitted": {k: _plain(v) for k, v in _further(head) if not isinstance(v, np.ndarray)},
         "card": head._card(),
-        "versions": {name: own.get(name) or version(name) for name in names},
+        "versions": versions("torch", "numpy", "scikit-learn", *libraries),
     }
 
 
@@ -258,19 +254,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     if not folder.is_dir():
         raise InvalidInputError(f"there is no head at {folder}; give the folder it was saved to")
-    try:
-        record = read_json(path)
-    except FileNotFoundError:
-        cure = "save it again"
-        if (folder / "head" / RECORD).is_file():
-            cure = f"there is one at {folder / 'head'}"
-        raise CorruptStoreError(
-            f"{folder} has no {RECORD}, so it is no saved head or a damaged one; {cure}"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise CorruptStoreError(f"{path} cannot be read ({error}); save the head again") from error
-    if not isinstance(record, dict) or "format" not in record:
-        raise CorruptStoreError(f"{path} does not describe a head; save it again")
+    inner = folder / "head"
+    nested = not path.exists() and (inner / RECORD).is_file()
+    cure = f"there is one at {inner}" if nested else "save it again"
+    record = read_record(path, {"format"}, "saved head", cure)
     if record["format"] != _FORMAT:
         raise IncompatibleStoreError(
             f"{folder} has the format {record['format']!r:.60} and this version reads {_FORMAT!r}; "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, check_whole
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import example_modality
@@ -125,8 +125,7 @@ def corrupted(split: Split, kind: str, severity: int = 3, *, seed: int = 0) -> S
         raise InvalidInputError(
             f"severity={severity!r}; use a whole number from 1 to {_SEVERITIES}"
         )
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InvalidInputError(f"seed={seed!r}; use a whole number from 0 on")
+    check_whole(0, seed=seed)
     if example_modality(split.examples[0]) != "image":
         raise UnsupportedTaskError(f"corruption {kind!r} is one of images, and these are none")
     return Split(_CorruptedImages(split.examples, kind, severity, seed), split.labels)
