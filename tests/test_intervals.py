@@ -327,6 +327,40 @@ def test_errors_are_those_of_scoring_what_is_left(spec, case):
     assert apart <= close * np.linalg.norm(expected)
 
 
+@pytest.mark.parametrize(("n", "dim"), [(600, 9), (150, 30), (90, 40), (60, 90)])
+@pytest.mark.parametrize("rank", [4, None])
+@pytest.mark.parametrize("factor", [1.0, 1e4])
+def test_errors_of_regressions_are_those_of_scoring_what_is_left(n, dim, rank, factor):
+    rng = np.random.default_rng(19)
+    x, metric = rng.standard_normal((n, dim)) + 3.0, METRICS["logme"]
+    x[:, ::7] *= factor
+    if rank:
+        x[:, rank:] = x[:, :rank] @ rng.standard_normal((rank, dim - rank))
+    t = x[:, :2] / x[:, :2].std(axis=0) + rng.standard_normal((n, 2)) + [5.0, 0.0]
+    plain = dataclasses.replace(metric, derivative=None)
+    pieces = [tm.TargetMoments.from_batch(x[b::9], t[b::9]) for b in range(9)]
+    assert metric.slopes(Influence.of(pieces)) is not None
+    found, expected = (tm.score(x, t, [m], intervals=True).records[0] for m in (metric, plain))
+    assert found["stderr"] == pytest.approx(expected["stderr"], rel=0.12)
+    assert np.corrcoef(found["deviations"], expected["deviations"])[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("spec", ["nce", "soft_nce", "leep", "pactran_dirichlet", "pactran_gamma"])
+@pytest.mark.parametrize("case", ["even", "a class and a source class vanish", "sharp", "half"])
+def test_errors_of_a_source_head_are_those_of_scoring_what_is_left(spec, case):
+    x, y = draw(np.random.default_rng(20), 100)
+    p = source_of(20.0 * x if case == "sharp" else x)
+    if case.startswith("a class"):
+        y[0], p[1:, 0] = C, 0.0
+        p /= p.sum(axis=1, keepdims=True)
+    metric = METRICS[spec]
+    p = p.astype(np.float16) if case == "half" else p
+    plain = dataclasses.replace(metric, derivative=None)
+    found, expected = (tm.score(p, y, [m], intervals=True).records[0] for m in (metric, plain))
+    apart = np.subtract(found["deviations"], expected["deviations"])
+    assert np.linalg.norm(apart) <= 1e-9 * expected["stderr"]
+
+
 def test_errors_with_embeddings_and_of_small_scores_are_those_of_scoring_what_is_left():
     (x, y), rng = hard_case("1"), np.random.default_rng(17)
     tables = [rng.standard_normal((C, 2)) for _ in range(2)]

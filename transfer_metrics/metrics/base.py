@@ -25,7 +25,7 @@ from transfer_metrics.registry import Registry
 from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments
-from transfer_metrics.statistics.influence import Influence
+from transfer_metrics.statistics.influence import Parts
 from transfer_metrics.statistics.inputs import quantile_bins
 from transfer_metrics.statistics.statistics import build_statistic
 from transfer_metrics.syntax import call_options
@@ -158,7 +158,7 @@ class Metric:
                 f"labels are of another kind"
             )
 
-    def slopes(self, influence: Influence) -> Tensor | None:
+    def slopes(self, influence: Parts) -> Tensor | None:
         """Derivative of the score in the weights of blocks, (B,), where there is one."""
         if self.derivative is None:
             return None
@@ -282,9 +282,9 @@ def register_metric(
             ``"eps=auto"``, that cure it; comparing widths without them gives a warning.
         overrides: ``(option, value)`` pairs that require another family, such as
             ``{("preset", "centred"): "examples"}``.
-        derivative: function of an ``Influence`` and all options that returns the derivative of the
-            score in the weights of the blocks, (B,), or None where it has none for these options;
-            it makes intervals cost one score rather than twenty.
+        derivative: function of ``Parts``, of moments an ``Influence``, and all options that returns
+            the derivative of the score in the weights of the blocks, (B,), or None where it has
+            none for these options; it makes intervals cost a few scores rather than twenty.
 
     Returns:
         A decorator.

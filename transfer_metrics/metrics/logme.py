@@ -23,7 +23,7 @@ def _slopes(influence: Influence) -> Tensor | None:
     The evidence is at its maximum in both precisions, and its energy ``‖t - Xw‖² + λ‖w‖²`` at its
     minimum in w, so that all of them are constants here (the envelope theorem).
     """
-    whole = influence.whole
+    whole = influence.statistic
     problem, share = Problem.of(whole), influence.n / whole.n
     evidence, log_ratio, exact = max_evidence(problem)
     if exact:
@@ -42,7 +42,7 @@ def _slopes(influence: Influence) -> Tensor | None:
 
 
 def _weights(
-    whole: ClassMoments, problem: Problem, ratio: Tensor
+    whole: ClassMoments | TargetMoments, problem: Problem, ratio: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``1 / (σ + λ_k)``, columns ``(T + λ_k)⁻¹ u``, ``u'(T + λ_k)⁻¹ u``, and the weights w_k."""
     vectors = whole.total.eigh[1]
@@ -60,22 +60,32 @@ def _weights(
 
 def _smooth_moves(influence: Influence, problem: Problem, ratio: Tensor, scale: Tensor) -> Tensor:
     """How blocks move ``Σ_k scale_k energy_k + log|λ_k I + X'X|``, (B,)."""
-    whole = influence.whole
+    whole, targets = influence.statistic, influence.targets
     vectors = whole.total.eigh[1]
     inverse, lifted, length, weights = _weights(whole, problem, ratio)
     # Σ_k n / energy_k w_k w_k' + (X'X + λ_k)⁻¹, the latter by Sherman and Morrison.
     flat = float((1.0 / ratio).sum()) if vectors.shape[1] < whole.dim else 0.0
     factors = torch.cat([vectors, lifted, weights], dim=1)
     scales = torch.cat([inverse.sum(dim=1) - flat, -1.0 / (1.0 + length), scale])
-    along = (factors.T @ whole.mean) * scales
+    mean = influence.whole.mean
+    if targets:
+        # Errors of targets, which are columns too, but for what ``flat`` is not of.
+        below = torch.eye(targets).to(factors)
+        before = below.new_zeros(targets, factors.shape[1] - len(scale))
+        below = torch.cat([before, -below[:, _counted(whole)], below], dim=1)
+        factors = torch.cat([factors, factors.new_zeros(whole.dim, targets)], dim=1)
+        factors = torch.cat([factors, below])
+        scales = torch.cat([scales, scales.new_full((targets,), -flat)])
+    along = (factors.T @ mean) * scales
     moved = influence.of_total(factors, scales, identity=flat)
-    linear = factors @ along + flat * whole.mean
-    moved += 2.0 * influence.sums @ linear + influence.n * (linear @ whole.mean)
+    linear = factors @ along + flat * mean
+    moved += 2.0 * influence.sums @ linear + influence.n * (linear @ mean)
+    if targets:
+        return moved
     # Σ_i t_ik² - 2 t_ik x_i'w_k, with one-hot targets.
-    counts = influence.counts[:, whole.present]
-    products = torch.stack(
-        [(b.means[whole.present] * weights.T).sum(dim=1) for b in influence.blocks]
-    )
+    present = influence.whole.present
+    counts = influence.counts[:, present]
+    products = torch.stack([(b.means[present] * weights.T).sum(dim=1) for b in influence.blocks])
     return moved + (counts * (1.0 - 2.0 * products)) @ scale
 
 
@@ -86,7 +96,7 @@ def _losses(
 
     Both are smooth in log λ, so polynomials through a few λ have them at each λ_k.
     """
-    whole = influence.whole
+    whole = influence.statistic
     vectors, root = whole.total.eigh[1], math.sqrt(whole.n)
     weights = _weights(whole, problem, ratio)[3]
     # ``m = V V'm + outside``; rows have nothing outside.
@@ -96,7 +106,7 @@ def _losses(
     errors = []
     for b, rows in enumerate(leverage.rows):
         fitted = product(rows, weights) + leverage.ones[b][:, None] * level
-        errors.append(leverage.targets(b, whole.present) - fitted.cpu().numpy())
+        errors.append(leverage.targets(b, _counted(whole)) - fitted.cpu().numpy())
     logs = ratio.log()
     nodes = _nodes(float(logs.min()), float(logs.max()))
     at_nodes = []
@@ -119,6 +129,13 @@ def _losses(
     through = _lagrange(nodes, logs)[:, None, None, :]
     losses, dets = (torch.stack(at_nodes) * through).sum(dim=0)
     return losses, dets
+
+
+def _counted(whole: ClassMoments | TargetMoments) -> list[int]:
+    """The classes or targets that a ``Problem`` is of."""
+    if isinstance(whole, ClassMoments):
+        return whole.present
+    return ((whole.spread > 0) | (whole.target_mean != 0)).nonzero().flatten().tolist()
 
 
 def _nodes(lowest: float, highest: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import FeatureSample, SourceJoint
+from transfer_metrics.statistics.influence import Parts
 
 _REFERENCE = (
     "Ding et al., PACTran: PAC-Bayesian Metrics for Estimating the Transferability of Pretrained "
@@ -18,11 +20,61 @@ _REFERENCE = (
 )
 
 _CONJUGATE_STEPS = 200
+# Least sum of weights that an example depends on.
+_UNDERFLOW = 1e-200
 # Share of the loss that a Newton step cannot tell from rounding.
 _ROUNDING = 1e-14
 
 
-@register_metric(requires="source", reference=_REFERENCE)
+def _slopes(parts: Parts, gamma: bool, *, alpha: float, rounds: int) -> Tensor | None:
+    """What a bound loses without each block of examples: all fixed points by the same products.
+
+    Columns stand for all examples and for those without each block, (B + 1,). None where weights
+    underflow.
+    """
+    whole, columns = parts.whole, len(parts.blocks) + 1
+    block_of = torch.arange(1, columns).repeat_interleave(parts.n.to(torch.int64))
+    sizes = torch.unique(whole.labels, return_counts=True)[1]
+    order = torch.argsort(whole.labels, stable=True)
+    classes = whole.probabilities[order].to(torch.float64).split(sizes.tolist())
+    kept = [
+        (rows.cpu()[:, None] != torch.arange(columns)).to(classes[0])
+        for rows in block_of[order.cpu()].split(sizes.tolist())
+    ]
+    counts = torch.stack([one.sum(dim=0) for one in kept], dim=1)  # (B + 1, C)
+    n, gone = counts.sum(dim=1), (counts == 0)[:, :, None]
+    prior = (alpha * counts / n[:, None])[:, :, None]
+    mass = torch.stack([one.T @ p for one, p in zip(kept, classes, strict=True)], dim=1)
+    for _ in range(rounds):
+        a, totals, updates = prior + mass, torch.zeros_like(n), []
+        log_w = (torch.digamma(a) if gamma else _expected_log(a)).masked_fill(gone, 0.0)
+        top = log_w.amax(dim=2, keepdim=True)
+        weights = (log_w - top).exp()
+        for c, (one, p) in enumerate(zip(kept, classes, strict=True)):
+            norm = p @ weights[:, c].T
+            if not float(norm.min()) > _UNDERFLOW:
+                return None
+            updates.append(weights[:, c] * ((one / norm).T @ p))
+            totals += (one * norm.log()).sum(dim=0)
+        totals += (counts * top[:, :, 0]).sum(dim=1)
+        mass = torch.stack(updates, dim=1)
+    scores = totals - (mass * log_w).sum(dim=(1, 2))
+    gained = torch.lgamma(a) - torch.lgamma(prior)
+    scores += gained.masked_fill(gone, 0.0).sum(dim=(1, 2))
+    masses = a.sum(dim=1)
+    if gamma:
+        scores += n
+        for one, p in zip(kept, classes, strict=True):
+            scores -= (one * (p @ masses.T).log()).sum(dim=0)
+    else:
+        scores -= (torch.lgamma(masses) - torch.lgamma(prior.sum(dim=1))).sum(dim=1)
+    scores = scores / (n * (counts > 0).sum(dim=1))
+    return parts.left_out(float(scores[0]), scores[1:].tolist())
+
+
+@register_metric(
+    derivative=functools.partial(_slopes, gamma=False), requires="source", reference=_REFERENCE
+)
 def pactran_dirichlet(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int = 10) -> float:
     """PACTran-Dirichlet: the bound for ``p(y | x) = Σ_z w_yz P_z(x)`` with Dirichlet ``w_·z``.
 
@@ -58,16 +110,14 @@ def pactran_dirichlet(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int
     >>> round(pactran_dirichlet([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], [0, 1, 1]), 6)
     -0.383809
     """
-
-    def expected_log(a: Tensor) -> Tensor:
-        return torch.digamma(a) - torch.digamma(a.sum(dim=0))
-
-    prior, a, divergence, counts = _fixed_point(statistic, alpha, rounds, expected_log)
+    prior, a, divergence, counts = _fixed_point(statistic, alpha, rounds, _expected_log)
     gain = _log_beta(a).sum() - a.shape[1] * _log_beta(prior).sum()
     return (float(gain) - divergence) / (statistic.n * len(counts))
 
 
-@register_metric(requires="source", reference=_REFERENCE)
+@register_metric(
+    derivative=functools.partial(_slopes, gamma=True), requires="source", reference=_REFERENCE
+)
 def pactran_gamma(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int = 10) -> float:
     """PACTran-Gamma: the bound for ``p(y | x) ∝ Σ_z w_yz P_z(x)`` with Gamma weights w.
 
@@ -206,12 +256,16 @@ def _fixed_point(
     return prior, a, divergence, counts
 
 
+def _expected_log(a: Tensor) -> Tensor:
+    return torch.digamma(a) - torch.digamma(a.sum(dim=-2, keepdim=True))
+
+
 def _responsibilities(p: Tensor, log_w: Tensor) -> tuple[Tensor, float]:
     """``Σ_n q_nz`` with ``q_nz = P_nz w_z / Σ_z P_nz w_z``, and ``Σ_n log Σ_z P_nz w_z``."""
     top = log_w.max()
     w = (log_w - top).exp()
     norm = p @ w
-    if float(norm.min()) > 1e-200:
+    if float(norm.min()) > _UNDERFLOW:
         return w * (norm.reciprocal() @ p), float(norm.log().sum() + len(p) * top)
     # Weights that some example depends on have underflowed: a small prior makes ψ huge.
     logits = p.log() + log_w

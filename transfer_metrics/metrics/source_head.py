@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import math
@@ -13,11 +14,31 @@ from torch import Tensor
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import FeatureSample, SourceJoint
+from transfer_metrics.statistics.influence import Parts
 
 _LLOYD_ROUNDS = 100
 
 
+def _leep_slopes(parts: Parts) -> Tensor:
+    """What LEEP loses without each block of examples: those that are left, by the others' joint."""
+    whole, blocks, numbers = parts.whole, parts.blocks, torch.arange(len(parts.blocks))
+    n, soft = parts.n.to(whole.soft), whole.soft
+    by_source = soft.sum(dim=0) - torch.stack([block.soft.sum(dim=0) for block in blocks])
+    block_of = numbers.repeat_interleave(parts.n.to(torch.int64)).to(whole.labels)
+    order, sizes = torch.argsort(whole.labels, stable=True), torch.bincount(whole.labels)
+    logs = torch.zeros_like(n)
+    for c, rows in enumerate(order.split(sizes.tolist())):
+        left = soft[c] - torch.stack([block.soft[c] for block in blocks])
+        # Of a source class that nobody has any more rounding is left.
+        conditional = (left / by_source.clamp_min(torch.finfo(soft.dtype).tiny)).clamp(0.0, 1.0)
+        likelihood = whole.probabilities[rows].to(torch.float64) @ conditional.T
+        likelihood[block_of[rows][:, None] == numbers.to(rows)] = 1.0
+        logs += likelihood.log().sum(dim=0)
+    return parts.left_out(leep(whole), (logs / (whole.n - n)).tolist())
+
+
 @register_metric(
+    derivative=_leep_slopes,
     requires="source",
     reference="Nguyen et al., LEEP: A New Measure to Evaluate Transferability, ICML 2020",
 )
@@ -54,7 +75,17 @@ def leep(statistic: SourceJoint) -> float:
     return float(likelihood.log().mean())
 
 
+def _entropy_slopes(parts: Parts, table: str) -> Tensor:
+    """What a negative conditional entropy of one of the tables loses without each block."""
+    whole = getattr(parts.whole, table)
+    left = [(whole - getattr(block, table)).clamp_min(0.0) for block in parts.blocks]
+    return parts.left_out(
+        -_conditional_entropy(whole), [-_conditional_entropy(one) for one in left]
+    )
+
+
 @register_metric(
+    derivative=functools.partial(_entropy_slopes, table="hard"),
     requires="source",
     reference="Tran et al., Transferability and Hardness of Supervised Classification, ICCV 2019",
 )
@@ -90,6 +121,7 @@ def nce(statistic: SourceJoint) -> float:
 
 
 @register_metric(
+    derivative=functools.partial(_entropy_slopes, table="soft"),
     requires="source",
     reference=(
         "Tran et al., Transferability and Hardness of Supervised Classification, ICCV 2019; "

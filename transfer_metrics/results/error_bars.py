@@ -15,7 +15,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, quiet
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.statistics import FeatureSample
-from transfer_metrics.statistics.influence import Influence
+from transfer_metrics.statistics.influence import Parts
 
 _BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
@@ -57,7 +57,7 @@ def deviations(
     whole: Any,
     blocks: Sequence[Any],
     mode: str,
-    influence: Influence | None = None,
+    influence: Parts | None = None,
 ) -> dict[str, list[float]]:
     """Deviations of scores over blocks of examples: their norm is the standard error of a score.
 
@@ -117,7 +117,7 @@ def _values(metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]) -> dict
     return {label: np.array(found) for label, found in values.items()}
 
 
-def _slopes(metrics: Sequence[Metric], influence: Influence) -> dict[str, np.ndarray]:
+def _slopes(metrics: Sequence[Metric], influence: Parts) -> dict[str, np.ndarray]:
     """Derivatives in the weights of the blocks, by label of those metrics that have one."""
     found = {}
     for metric in metrics:

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.leverage import Leverage, Ridge
 from transfer_metrics.statistics.linalg import Scatter, product, stacked
 from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
+from transfer_metrics.statistics.targets import TargetMoments
 
 # Examples for each dimension from which one more hardly adds to the rank.
 _SMOOTH = 2
@@ -31,7 +34,36 @@ _ROUGH = 1e5
 
 
 @dataclass(frozen=True, eq=False)
-class Influence:
+class Parts:
+    """A statistic of all examples, and those of B disjoint blocks of them."""
+
+    whole: Any
+    blocks: tuple[Any, ...]
+
+    @staticmethod
+    def of(blocks: Sequence[Any]) -> Parts:
+        """Those of blocks, of moments with what is made of them."""
+        if isinstance(blocks[0], ClassMoments | TargetMoments):
+            return Influence.of(blocks)
+        return Parts(SourceJoint.merged(blocks), tuple(blocks))
+
+    @property
+    def statistic(self) -> Any:
+        """What metrics read of all examples."""
+        return self.whole
+
+    @cached_property
+    def n(self) -> Tensor:
+        """Examples of each block, (B,) float64."""
+        return torch.tensor([block.n for block in self.blocks], dtype=torch.float64)
+
+    def left_out(self, value: float, left: Sequence[float]) -> Tensor:
+        """What a score that is ``left`` without each block loses, as a derivative in its weight."""
+        return (value - self.n.new_tensor(left)) * (1.0 - self.n / self.whole.n)
+
+
+@dataclass(frozen=True, eq=False)
+class Influence(Parts):
     """Moments of all examples, and what one more share of each of B blocks adds to them.
 
     With weights w_b of the blocks, all 1, the scatter about the means moves by that of the block
@@ -48,10 +80,17 @@ class Influence:
     by_class: tuple[tuple[Scatter, ...], ...] | None = None
     # Fourth moments of each block about the mean of all, where they were kept.
     fourth: tuple[FourthMoments, ...] = ()
+    targets: int = 0  # how many of the last columns are targets of a regression, as one class
 
     @classmethod
-    def of(cls, blocks: Sequence[ClassMoments]) -> Influence:
+    def of(cls, blocks: Sequence[ClassMoments | TargetMoments]) -> Influence:
         """That of disjoint blocks of examples."""
+        joint = [block.joint if isinstance(block, TargetMoments) else block for block in blocks]
+        targets = blocks[0].num_targets if isinstance(blocks[0], TargetMoments) else 0
+        return dataclasses.replace(cls._of_classes(joint), targets=targets)
+
+    @classmethod
+    def _of_classes(cls, blocks: Sequence[ClassMoments]) -> Influence:
         counts = torch.stack([block.counts for block in blocks])
         sums = sum(b.counts.to(b.means)[:, None] * b.means for b in blocks)
         means = sums / counts.sum(dim=0).clamp_min(1).to(sums)[:, None]
@@ -76,9 +115,14 @@ class Influence:
         return cls(whole, tuple(blocks), within, by_class, fourth)
 
     @cached_property
+    def statistic(self) -> ClassMoments | TargetMoments:
+        """What metrics read of all examples."""
+        return TargetMoments(self.whole, self.targets) if self.targets else self.whole
+
+    @cached_property
     def leverage(self) -> Leverage | None:
         """The leverages of the examples, where they are less than ten for each dimension."""
-        return Leverage.of(self.whole, self.blocks) if self.bends else None
+        return Leverage.of(self.whole, self.blocks, self.targets) if self.bends else None
 
     @property
     def bends(self) -> bool:
@@ -158,10 +202,6 @@ class Influence:
         kept = self.whole.counts[:, None] - own
         shift = own * (self.whole.means - self.blocks[b].means) / kept.clamp_min(1.0)
         return kept[:, 0], self.whole.means + shift
-
-    def left_out(self, value: float, left: Sequence[float]) -> Tensor:
-        """What a score that is ``left`` without each block loses, as a derivative in its weight."""
-        return (value - self.n.new_tensor(left)) * (1.0 - self.n / self.whole.n)
 
     def of_between(self, image: Tensor) -> Tensor:
         """``<image, dB>`` twice for the between-class rows B, as ``tr(B G B')`` moves, (B,).

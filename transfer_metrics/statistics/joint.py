@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -124,11 +124,16 @@ class SourceJoint(Saved):
             other.num_classes,
         ):
             raise InvalidInputError("cannot merge statistics of different source heads or tasks")
-        return SourceJoint(
-            torch.cat([self.probabilities, other.probabilities]),
-            torch.cat([self.labels, other.labels]),
-            self.num_classes,
-        )
+        return self.merged((self, other))
+
+    @classmethod
+    def merged(cls, parts: Sequence[SourceJoint]) -> SourceJoint:
+        """That of all parts together."""
+        rows = torch.cat([part.probabilities for part in parts])
+        joint = cls(rows, torch.cat([part.labels for part in parts]), parts[0].num_classes)
+        if all("best" in part.__dict__ for part in parts):
+            joint.__dict__["best"] = torch.cat([part.best for part in parts])
+        return joint
 
 
 def _block_rows(probabilities: Tensor) -> int:

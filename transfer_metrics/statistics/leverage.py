@@ -79,17 +79,26 @@ class Leverage:
 
     rows: tuple[Tensor, ...]  # deviations from the mean of all, (k, D)
     ones: tuple[Tensor, ...]  # what a column of ones became, (k,)
-    classes: tuple[Tensor, ...]  # class of each row, (k,)
+    labels: tuple[Tensor, ...]  # class of each row, (k,), or its targets, (k, K)
     n: int
 
     @classmethod
-    def of(cls, whole: ClassMoments, blocks: Sequence[ClassMoments]) -> Leverage | None:
-        """That of blocks whose scatter is kept as rows; None where that of one is not."""
+    def of(
+        cls, whole: ClassMoments, blocks: Sequence[ClassMoments], targets: int = 0
+    ) -> Leverage | None:
+        """That of blocks whose scatter is kept as rows; None where that of one is not.
+
+        The last columns may be targets.
+        """
         if any(block.within.dense for block in blocks):
             return None
         found = [_rows_of(block, whole.mean) for block in blocks]
-        rows, ones, classes = zip(*found, strict=True)
-        return cls(rows, ones, classes, whole.n)
+        rows, ones, labels = zip(*found, strict=True)
+        if targets:
+            middle = whole.mean[-targets:]
+            labels = tuple(z[:, -targets:] + one[:, None] * middle for z, one, _ in found)
+            rows = tuple(z[:, :-targets].contiguous() for z in rows)
+        return cls(rows, ones, labels, whole.n)
 
     def of_logdet(self, own: Sequence[np.ndarray]) -> Tensor:
         """What ``log det(T + shift I)`` loses with each block, from ``own`` of that shift, (B,).
@@ -114,10 +123,13 @@ class Leverage:
         lost = [(e * missed_without(h, e)).sum(axis=0) for h, e in zip(own, errors, strict=True)]
         return torch.from_numpy(np.stack(lost)).to(self.rows[0])
 
-    def targets(self, b: int, present: Sequence[int]) -> np.ndarray:
-        """One-hot labels of the classes that there are, for the rows of block b, (k, K)."""
-        codes = np.searchsorted(np.asarray(present), self.classes[b].cpu().numpy())
-        found = np.zeros((len(codes), len(present)))
+    def targets(self, b: int, chosen: Sequence[int]) -> np.ndarray:
+        """Some targets, or one-hot labels of some classes, for the rows of block b, (k, K)."""
+        labels = self.labels[b].cpu().numpy()
+        if labels.ndim == 2:
+            return labels[:, chosen]
+        found = np.zeros((len(labels), len(chosen)))
+        codes = np.searchsorted(np.asarray(chosen), labels)
         found[np.arange(len(codes)), codes] = self.ones[b].cpu().numpy()
         return found
 

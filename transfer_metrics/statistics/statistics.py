@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.statistics.influence import Influence
+from transfer_metrics.statistics.influence import Influence, Parts
 from transfer_metrics.statistics.inputs import as_labels, as_targets, quantile_bins
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.linalg import Scatter
@@ -26,7 +26,7 @@ from transfer_metrics.statistics.targets import TargetMoments
 
 FLOAT = 8
 """Bytes of a number."""
-_NO_INFLUENCE: Mapping[str, Influence] = MappingProxyType({})
+_NO_INFLUENCE: Mapping[str, Parts] = MappingProxyType({})
 
 
 class _Reader(Protocol):
@@ -268,7 +268,7 @@ class Statistics(Saved):
     def whole(
         self,
         class_scatter: Callable[[ClassMoments], Sequence[Scatter]] | None = None,
-        influences: Mapping[str, Influence] = _NO_INFLUENCE,
+        influences: Mapping[str, Parts] = _NO_INFLUENCE,
     ) -> dict[str, tuple[Any, float]]:
         """The statistic of all blocks together under each key that has one, and its seconds.
 
@@ -281,7 +281,7 @@ class Statistics(Saved):
         for key in self.keys:
             started = time.perf_counter()
             if key in influences:
-                found[key] = influences[key].whole
+                found[key] = influences[key].statistic
             elif blocks := self.blocks(key):
                 found[key] = functools.reduce(operator.add, blocks)
             if class_scatter is not None and isinstance(found.get(key), ClassMoments):
@@ -299,16 +299,18 @@ class Statistics(Saved):
             spent[key] += time.perf_counter() - started
         return {key: (value, spent[key]) for key, value in found.items()}
 
-    def influence(self, key: str) -> Influence | None:
-        """How class moments move with the weights of their blocks.
+    def influence(self, key: str) -> Parts | None:
+        """How moments move with the weights of their blocks, or what else these are parts of.
 
-        None of other statistics, and of so few examples per feature that scores bend, where blocks
-        have not kept them as rows.
+        None of samples, and of so few examples per feature that scores bend, where blocks have not
+        kept them as rows.
         """
         blocks = self.blocks(key) if key in self.keys else []
-        of_classes = len(blocks) > 1 and isinstance(blocks[0], ClassMoments)
-        found = Influence.of(blocks) if of_classes else None
-        return None if found and found.bends and found.leverage is None else found
+        if len(blocks) < 2 or isinstance(blocks[0], FeatureSample):
+            return None
+        found = Parts.of(blocks)
+        bent = isinstance(found, Influence) and found.bends and found.leverage is None
+        return None if bent else found
 
     def blocks(self, key: str) -> list[Any]:
         """The statistic of each block of examples that has any; none where it was refused."""
