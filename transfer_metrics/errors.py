@@ -66,6 +66,11 @@ def _cut(name: object) -> str:
     return name if len(name) <= _LONGEST_COMPARED else f"{name[: _LONGEST_COMPARED - 1]}…"
 
 
+def reason(error: Exception) -> object:
+    """What was wrong with a file, without its name and the number of the error."""
+    return getattr(error, "strerror", None) or error
+
+
 def check_whole(least: int, **given: object) -> None:
     """Refuse what is no whole number from ``least`` on.
 

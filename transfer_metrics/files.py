@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from transfer_metrics.errors import InvalidInputError, StorageError
+from transfer_metrics.errors import InvalidInputError, StorageError, reason
 
 try:
     import fcntl
@@ -145,7 +145,7 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _unwritable(path: Path, error: OSError, advice: str) -> StorageError:
-    return StorageError(f"cannot write {path} ({error.strerror or error}); {advice}")
+    return StorageError(f"cannot write {path} ({reason(error)}); {advice}")
 
 
 def _umask() -> int:

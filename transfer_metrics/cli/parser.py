@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant
+from transfer_metrics.errors import InvalidInputError, UnknownNameError, meant, reason
 from transfer_metrics.untrusted import read_text, visible
 
 # What concerns the terminal and not the result, and what argparse keeps for itself.
@@ -121,9 +121,8 @@ def _read_config(path: str) -> dict[str, Any]:
     try:
         text = read_text(path, _MOST_BYTES)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(
-            f"cannot read {path} ({reason}); give a YAML file of options, such as a run.yaml"
+            f"cannot read {path} ({reason(error)}); give a YAML file of options, such as a run.yaml"
         ) from error
     try:
         options = yaml.safe_load(text)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import CorruptStoreError, InvalidInputError, warn
+from transfer_metrics.errors import CorruptStoreError, InvalidInputError, reason, warn
 from transfer_metrics.heads.base import resolve_head
 from transfer_metrics.heads.compare import compare
 from transfer_metrics.heads.splits import complete_task
@@ -282,9 +282,8 @@ def read_lines(path: str | os.PathLike[str], identity: Sequence[str]) -> list[di
     try:
         lines = read_text(path, TABLE).split("\n")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(
-            f"cannot read {path} ({reason}); give a file that `benchmark run` wrote"
+            f"cannot read {path} ({reason(error)}); give a file that `benchmark run` wrote"
         ) from error
     records: dict[tuple[Any, ...], dict[str, Any]] = {}
     for number, line in enumerate(lines[:-1], start=1):
@@ -311,6 +310,5 @@ def append_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise InvalidInputError(
-            f"cannot write {path} ({error.strerror or error}); free some space or choose another "
-            f"file"
+            f"cannot write {path} ({reason(error)}); free some space or choose another file"
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError, reason, warn
 from transfer_metrics.evidence.ground_truth import BEST, best
 from transfer_metrics.evidence.ground_truth import reached as reached_by
 from transfer_metrics.evidence.judgement import Scores
@@ -156,9 +156,8 @@ def _lines(path: Any) -> list[Mapping[str, Any]]:
                 raise ValueError(f"line {number} is no record of a model on a task")
             found.append(record)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(
-            f"cannot learn from {path} ({reason}); give files of JSON lines that `benchmark run` "
-            f"and `benchmark build` wrote, with a comma between"
+            f"cannot learn from {path} ({reason(error)}); give files of JSON lines that `benchmark "
+            f"run` and `benchmark build` wrote, with a comma between"
         ) from error
     return found

@@ -22,6 +22,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     InvalidInputError,
     StorageError,
+    reason,
     warn,
 )
 from transfer_metrics.features.batches import fitting_batch_size
@@ -170,7 +171,7 @@ class Extraction:
             (folder / "shards").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"cannot make the folder {folder}: {error.strerror or error}; choose another out="
+                f"cannot make the folder {folder}: {reason(error)}; choose another out="
             ) from error
         with locked(folder / ".lock"):
             manifest = _resumed(folder, self)

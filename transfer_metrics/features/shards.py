@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import CorruptStoreError
+from transfer_metrics.errors import CorruptStoreError, reason
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.files import written
 from transfer_metrics.untrusted import read_record, visible
@@ -140,7 +140,7 @@ def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CorruptStoreError(f"{path}: {error.strerror or error}; {way_out}") from error
+        raise CorruptStoreError(f"{path}: {reason(error)}; {way_out}") from error
     if found != record["sha256"]:
         raise CorruptStoreError(f"{path} was altered: its SHA-256 does not match; {way_out}")
 

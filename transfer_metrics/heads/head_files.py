@@ -27,6 +27,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     InvalidInputError,
     TransferMetricsError,
+    reason,
     warn,
 )
 from transfer_metrics.features.extract import versions
@@ -242,8 +243,7 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         made.append(aside)
     except OSError as error:
         raise InvalidInputError(
-            f"cannot write {path} ({error.strerror or error}); free some space or choose another "
-            f"folder"
+            f"cannot write {path} ({reason(error)}); free some space or choose another folder"
         ) from error
     finally:
         for folder in made:
@@ -272,7 +272,7 @@ def _read_tensors(folder: Path, record: Mapping[str, Any]) -> dict[str, Tensor]:
         data = path.read_bytes()
     except OSError as error:
         raise CorruptStoreError(
-            f"{path} cannot be read ({error.strerror or error}); save the head again"
+            f"{path} cannot be read ({reason(error)}); save the head again"
         ) from error
     try:
         if hashlib.sha256(data).hexdigest() != record["tensors"]["sha256"]:

@@ -14,7 +14,7 @@ from typing import Any
 import platformdirs
 
 import transfer_metrics
-from transfer_metrics.errors import StorageError, warn
+from transfer_metrics.errors import StorageError, reason, warn
 from transfer_metrics.features.pixels import trim
 from transfer_metrics.files import TEMPORARY, fcntl, locked, remove_folder, written
 from transfer_metrics.results.record import Record
@@ -93,7 +93,7 @@ class ResultCache:
             return []
         except OSError as error:
             raise StorageError(
-                f"cannot read the cache {self.root} ({error.strerror or error}); set "
+                f"cannot read the cache {self.root} ({reason(error)}); set "
                 f"TRANSFER_METRICS_CACHE to another folder, or use cache='never'"
             ) from error
         except ValueError as error:

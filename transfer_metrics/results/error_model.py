@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import ndtri
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, reason
 from transfer_metrics.files import written
 from transfer_metrics.naming import brief
 from transfer_metrics.results.chances import Trust
@@ -168,11 +168,9 @@ class ErrorModel:
         try:
             return cls._of(read_json(path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            if isinstance(error, json.JSONDecodeError):
-                reason = "it is no JSON"
+            why = "it is no JSON" if isinstance(error, json.JSONDecodeError) else reason(error)
             raise InvalidInputError(
-                f"{Path(path)} is no model of errors ({type(error).__name__}: {reason}); give what "
+                f"{Path(path)} is no model of errors ({type(error).__name__}: {why}); give what "
                 f"ErrorModel.save wrote, or files that `benchmark run` and `benchmark build` wrote"
             ) from error
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, meant, warn
+from transfer_metrics.errors import InvalidInputError, meant, reason, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.results.long_table import read_records
 from transfer_metrics.results.record import QUALITIES, Record, measures_told
@@ -91,8 +91,8 @@ def _from_file(path: Path) -> pd.DataFrame:
                 f"put the tasks of all into one table"
             ) from error
         raise InvalidInputError(
-            f"cannot read accuracies from {path}: {getattr(error, 'strerror', None) or error}; "
-            f"give a CSV file with a header, models in rows and tasks in columns"
+            f"cannot read accuracies from {path}: {reason(error)}; give a CSV file with a header, "
+            f"models in rows and tasks in columns"
         ) from error
     names, *tasks = columns or {"": []}
     if not tasks or not columns[names]:
@@ -163,8 +163,8 @@ def _records_in(path: Path) -> list[Record]:
         return read_records(path)
     except (OSError, ValueError, OverflowError) as error:
         raise InvalidInputError(
-            f"cannot read accuracies from {path}: {getattr(error, 'strerror', None) or error}; "
-            f"give a table of models x tasks, or one that `compare` or `benchmark run` wrote"
+            f"cannot read accuracies from {path}: {reason(error)}; give a table of models x tasks, "
+            f"or one that `compare` or `benchmark run` wrote"
         ) from error
 
 

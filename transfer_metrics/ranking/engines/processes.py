@@ -19,7 +19,7 @@ import torch
 from loky.backend import get_context
 from tqdm import tqdm
 
-from transfer_metrics.errors import EngineError
+from transfer_metrics.errors import EngineError, reason
 from transfer_metrics.fork_server import can_fork, fork_server, fork_server_until_end
 from transfer_metrics.memory import free_memory, peak_memory
 from transfer_metrics.ranking.engines import Hands, Unit, Work
@@ -113,7 +113,7 @@ class _Process:
                 self._process.start()
         except OSError as error:
             raise EngineError(
-                f"no process can be started ({error.strerror or error}); use fewer workers"
+                f"no process can be started ({reason(error)}); use fewer workers"
             ) from error
         self.pid: int = self._process.pid
         theirs.close()  # so that the pipe ends when the worker does

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, reason
 from transfer_metrics.naming import checked_name, told_apart
 from transfer_metrics.sources.models.load_model import check_model, list_models, load_model
 from transfer_metrics.sources.models.model import Model
@@ -189,10 +189,9 @@ def _listed(place: str) -> list[tuple[str | None, str]]:
     try:
         text = read_text(Path(unquoted(place)).expanduser())
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(
-            f"the list of models {place!r} cannot be read ({reason}); give a text file with a name "
-            f"on each line"
+            f"the list of models {place!r} cannot be read ({reason(error)}); give a text file with "
+            f"a name on each line"
         ) from error
     found: list[tuple[str | None, str]] = []
     for number, line in enumerate(text.splitlines(), start=1):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, reason
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Modality, Word, is_pair, is_sound
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
@@ -329,7 +329,7 @@ def _of_lines(path: Path, told: str) -> NewExamples:
         lines = read_text(path, TABLE).splitlines()
     except (OSError, ValueError) as error:
         raise InvalidInputError(
-            f"{told!r} cannot be read as text ({getattr(error, 'strerror', None) or error}); give "
+            f"{told!r} cannot be read as text ({reason(error)}); give "
             f"a file in UTF-8 with a text per line, or a table such as new.csv"
         ) from error
     texts = [line for line in lines if line.strip()]

@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, reason
 from transfer_metrics.sources.example import (
     FloatMaps,
     Modality,
@@ -132,7 +132,7 @@ class Files(Examples):
             what = "sound" if self.modality == "audio" else self.modality
             raise InvalidInputError(
                 f"{what} {str(self.paths[index])!r} cannot be read "
-                f"({getattr(error, 'strerror', None) or error}); restore it or load the task again"
+                f"({reason(error)}); restore it or load the task again"
             ) from error
 
     def damaged(self) -> dict[int, str]:
