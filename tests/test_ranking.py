@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import json
 import sys
@@ -18,6 +19,7 @@ from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnknownNameError
+from transfer_metrics.metrics.base import METRICS as KNOWN
 from transfer_metrics.results.record import COLUMNS, Record
 
 METRICS = ["knn", "transrate"]
@@ -168,12 +170,37 @@ def test_policies(digits, tmp_path):
     assert net.examples - seen >= 400
 
 
-def test_a_function_of_a_script_is_not_kept(digits, tmp_path):
+def test_a_function_of_a_script_is_kept_for_the_code_that_it_has(digits, tmp_path, monkeypatch):
     for answer in (1.0, 2.0):
         table = tm.rank_models(
             named(Net()), digits, lambda moments, a=answer: a, cache_dir=tmp_path, progress=False
         )
         assert table.records[0]["value"] == answer
+    # The same of a metric in a file of its own, of which a helper changes.
+    text = (
+        "import transfer_metrics as tm\ndef helper(m): return 1.0\n"
+        "@tm.register_metric('of_a_file')\ndef fn(statistic: tm.ClassMoments):\n"
+        "    return helper(statistic)\n"
+    )
+    net, asked = Net(), {"cache_dir": tmp_path / "cache", "progress": False}
+    for number, (answer, passes) in enumerate(((1.0, True), (1.0, False), (2.0, True))):
+        (tmp_path / f"own{number}.py").write_text(text.replace("1.0", str(answer)))
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.import_module(f"own{number}")
+        seen = net.examples
+        table = tm.rank_models(named(net), digits, "of_a_file", **asked)
+        assert {r.value for r in table} == {answer}
+        assert (net.examples - seen >= 400) == passes
+        KNOWN.unregister("of_a_file")
+
+
+def test_scores_of_other_code_of_the_same_version_do_not_count(digits, tmp_path, monkeypatch):
+    first = rank(named(Net()), digits, cache_dir=tmp_path)
+    [kept] = (tmp_path / "scores").glob("*.jsonl")
+    monkeypatch.setattr("transfer_metrics.ranking.job.score_code", lambda: "another")
+    assert values(rank(named(Net()), digits, cache_dir=tmp_path)) == values(first)
+    assert len([*(tmp_path / "scores").glob("*.jsonl")]) == 2
+    assert kept.exists()
 
 
 @pytest.mark.integration

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+import transfer_metrics
 from transfer_metrics.errors import (
     InvalidInputError,
     UnsupportedTaskError,
@@ -22,6 +23,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.metrics import NAMES
 from transfer_metrics.registry import Registry
+from transfer_metrics.sources.models.identity import code_of
 from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments
@@ -33,11 +35,7 @@ from transfer_metrics.threads import threads_to_score
 
 METRICS: Registry[Metric] = Registry(
     "metric",
-    {
-        name: f"{__package__}.{file}:{name}.metric"
-        for file, names in NAMES.items()
-        for name in names
-    },
+    {name: f"{__package__}.{file}:{name}.metric" for file, own in NAMES.items() for name in own},
     group="transfer_metrics.metrics",
 )
 
@@ -48,8 +46,6 @@ _STATISTICS: dict[str, tuple[type, ...]] = {
 }
 _TASKS = ("classification", "regression", "multilabel")
 _INVARIANCES = ("scale", "shift", "rotation")
-
-
 _PACKAGE = "transfer_metrics."
 _NUMBERS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
 """Types of options that are numbers, by how they are annotated."""
@@ -121,6 +117,12 @@ class Metric:
     def is_foreign(self) -> bool:
         """Whether somebody else wrote the metric."""
         return not str(self.fn.__module__).startswith(_PACKAGE)
+
+    @functools.cached_property
+    def version(self) -> str:
+        """That of the package, and of the code of a metric of somebody else."""
+        own = transfer_metrics.__version__
+        return f"{own}+{code_of(self.fn)}" if self.is_foreign else own
 
     @property
     def grows_with_width(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -35,6 +36,15 @@ def content_key(**fields: Any) -> str:
     fields = {**fields, "package": transfer_metrics.__version__}
     text = json.dumps(fields, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@functools.cache
+def score_code() -> str:
+    """A hash of the code that makes scores and errors of features; one version may have several."""
+    package = Path(transfer_metrics.__file__).parent
+    places = ("statistics/*.py", "metrics/*.py", "results/error_bars.py")
+    files = sorted(file for place in places for file in package.glob(place))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 class ResultCache:

@@ -18,9 +18,9 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
 from transfer_metrics.features.extract import Extraction, check_pass
 from transfer_metrics.features.layers import MEAN
-from transfer_metrics.metrics.base import METRICS, Metric
+from transfer_metrics.metrics.base import Metric
 from transfer_metrics.naming import short_id
-from transfer_metrics.ranking.cache import ResultCache, content_key
+from transfer_metrics.ranking.cache import ResultCache, content_key, score_code
 from transfer_metrics.ranking.metric_choice import resolve_metrics
 from transfer_metrics.results.error_bars import MODES, interval_modes
 from transfer_metrics.results.ranks import chosen_records
@@ -91,16 +91,6 @@ class Job:
     errors: bool = False
     mean: bool = False  # whether the mean of the layers is scored in place of each of them
     until: float = math.inf  # when the time is over, as ``time.time()`` has it
-    # Labels of metrics whose scores are not kept, since their names do not say what they compute: a
-    # function of a script may have changed. Found here, where such can be told from others.
-    unkept: frozenset[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.unkept is None:
-            known = [m for m in self.metrics if m.name in METRICS and METRICS[m.name].fn is m.fn]
-            stable = {m.label for m in known if m.fn.__module__ != "__main__"}
-            found = frozenset(m.label for m in self.metrics) - stable
-            object.__setattr__(self, "unkept", found)
 
     @classmethod
     def of(
@@ -189,7 +179,7 @@ class Job:
 
     def scores_key(self, whole: Extraction) -> str:
         """Key of the scores of a model: of all examples the same with and without a race."""
-        scored = {"scored": MEAN} if self.mean else {}
+        scored = {"by": score_code()} | ({"scored": MEAN} if self.mean else {})
         if self.reach == len(self.ranges):
             return content_key(**self._content(whole, self.data.fingerprint), **scored)
         seen = np.concatenate([np.asarray(positions) for positions in self.seen])
@@ -206,18 +196,20 @@ class Job:
         """Key of the statistics of all ranges of a model; ``content`` is what else decides them."""
         ranges = [self._fingerprint(positions) for positions in self.ranges]
         of_model = self._content(whole, self.data.fingerprint)
-        return content_key(**of_model, mean=self.mean, ranges=ranges, content=content)
+        of_model |= {"by": score_code(), "mean": self.mean}
+        return content_key(**of_model, ranges=ranges, content=content)
 
     def known_scores(self, key: str) -> tuple[list[Record], list[Metric]]:
         """Records that the cache has under the key of a model, and the metrics that it lacks."""
         known = self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
+        versions = {m.label: m.version for m in self.metrics}
         done = set()
         for r in known:
             # The last mode finds an error wherever another does.
             mode = self.modes.get(r.label)
-            if mode is None or r.intervals in (mode, MODES[-1]):
+            has_error = mode is None or r.intervals in (mode, MODES[-1])
+            if has_error and r.version == versions.get(r.label):
                 done.add(r.label)
-        done &= {m.label for m in self.metrics} - (self.unkept or set())
         missing = [m for m in self.metrics if m.label not in done]
         if self.policy == "only-cache" and missing:
             raise InvalidInputError(
@@ -244,8 +236,8 @@ class Job:
     def keep_scores(self, key: str, labels: frozenset[str], fresh: Sequence[Record]) -> None:
         """Put the records of metrics that were missing into the cache."""
         # Failures may have passing causes, so they are tried again.
-        unkept = {r.label for r in fresh if r.error} | (self.unkept or set())
-        added = [r for r in fresh if r.label not in unkept]
+        failed = {r.label for r in fresh if r.error}
+        added = [r for r in fresh if r.label not in failed]
 
         def change(known: list[Record]) -> list[Record]:
             kept = known if self.policy == "only-missing" else []

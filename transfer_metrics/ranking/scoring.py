@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-import transfer_metrics
 from transfer_metrics.errors import (
     CorruptStoreError,
     TransferMetricsError,
@@ -243,7 +242,7 @@ def unscored(base: Record, metrics: Iterable[Metric]) -> list[Record]:
             metric=metric.name,
             options=",".join(f"{k}={v}" for k, v in sorted(metric.options.items())) or None,
             higher_is_better=metric.higher_is_better,
-            version=transfer_metrics.__version__,
+            version=metric.version,
             created=created,
         )
         for metric in metrics

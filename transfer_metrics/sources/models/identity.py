@@ -1,7 +1,4 @@
-"""What makes a network the one that it is: structure and state, and what no checkpoint has of it.
-
-That is attributes, code and hooks.
-"""
+"""What makes a network the one that it is: structure, state, and what no checkpoint has of it."""
 
 from __future__ import annotations
 
@@ -144,9 +141,6 @@ def _without_addresses(text: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
-# ---------------------------------------------------------------- what no checkpoint has
-
-
 @dataclass(frozen=True)
 class Settings:
     """A hash of what ``unsaved`` finds, but for what forward passes change: that is no setting."""
@@ -192,6 +186,17 @@ def unsaved(module: nn.Module) -> dict[str, str]:
             for when in _HOOKS:
                 survey.hooks(path, when, getattr(part, when), getattr(part, f"{when}_with_kwargs"))
     return survey.found
+
+
+def code_of(function: Any) -> str:
+    """A hash of a function, of what it holds, and of the code and global variables of its own.
+
+    >>> code_of(lambda x: x + 1) == code_of(lambda y: y + 1) != code_of(lambda x: x + 2)
+    True
+    """
+    survey = _Survey(nn.Module())
+    survey.note("function", function)
+    return _digest_of(survey.found, ())
 
 
 class _Survey:
