@@ -704,3 +704,14 @@ def test_damaged_scores_are_computed_anew(
     place.calm()
     same(rank(place.cache, **NARROW), of_narrow(calm))
     assert place.forward() == 0
+
+
+def test_scores_under_the_name_of_others_do_not_count(place: Place, calm: dict) -> None:
+    """Such as of a cache of which files were renamed or put together by hand."""
+    rank(place.cache, **NARROW)
+    [path] = (place.cache / "scores").glob("*.jsonl")
+    cache = ResultCache(place.cache)
+    assert cache.read(path.stem)
+    path.rename(path.with_stem("0" * 32))
+    with pytest.warns(TransferMetricsWarning, match="its key does not match"):
+        assert not cache.read("0" * 32)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
@@ -222,3 +223,14 @@ def _held_out(task: tm.Task) -> tuple[np.ndarray, np.ndarray]:
     from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 
     return stratified_holdout(task["train"].labels, 0.2, 0)
+
+
+def test_examples_per_step_are_not_those_of_a_forward_pass() -> None:
+    seen = []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    network[1].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    x = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    task = tm.load_task(x, np.arange(300) % 2)
+    head = tm.Head2Toe(keep=0.5, steps=2, batch_size=200, layers="blocks").fit(network, task)
+    head.predict(x)
+    assert 1 < max(seen) < 200

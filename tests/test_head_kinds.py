@@ -10,7 +10,7 @@ import scipy.sparse
 import torch
 from PIL import Image
 from scipy import stats
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import (
@@ -24,7 +24,7 @@ from tests import text_models
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.heads.base import HEADS as REGISTERED
-from transfer_metrics.heads.base import Head
+from transfer_metrics.heads.base import Head, resolve_head
 from transfer_metrics.heads.export import file_logits
 from transfer_metrics.heads.linear import _path_of
 from transfer_metrics.heads.objective import Outcome, quality
@@ -458,3 +458,53 @@ def test_a_head_before_a_fit_is_refused_in_words_of_ours(name, tmp_path) -> None
         with pytest.raises(InvalidInputError, match="not fitted yet; call fit"):
             use()
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("make", [lambda: tm.LinearProbe(C_grid=(1.0, 100.0)), tm.Head2Toe])
+def test_columns_that_have_names_are_found_by_them_after_loading_too(tmp_path, make):
+    """As scikit-learn has it: in another order they are refused, and so they are to validate."""
+    x, y = load_iris(return_X_y=True, as_frame=True)
+    head = make().fit(x, y)
+    head.save(tmp_path / "head")
+    loaded = tm.load_head(tmp_path / "head")
+    assert (loaded.predict(x) == head.predict(x)).all()
+    other = x[x.columns[::-1]]
+    for use in (
+        head.predict,
+        loaded.predict,
+        lambda other: tm.LinearProbe(C_grid=(1.0,)).fit(x, y, validation=(other, y)),
+    ):
+        with pytest.raises(InvalidInputError, match="in the same order as they were in fit"):
+            use(other)
+    head.fit({"layer": x.to_numpy()}, y)
+    assert not hasattr(head, "feature_names_in_")
+
+
+@pytest.mark.parametrize(
+    ("head", "told"),
+    [
+        ("head2toe(keep='all')", "keep='all'; give a number, such as keep=0.1"),
+        ("head2toe(keep=True)", "give a number"),
+        ("linear_probe(C_grid=1.0)", "give a list of numbers"),
+        ("linear_probe(C_grid='12')", "give a list of numbers"),
+        ("linear_probe(max_iter=2.5)", "give a whole number, such as max_iter=200"),
+        ("lpft(C_grid=None)", "give a list of numbers"),
+        ("finetune(freeze=3)", "give a text or a list of texts"),
+        ("linear_probe(max_iter=0)", "max_iter=0; give a whole number from 1 on"),
+        ("linear_probe(C_grid=(1.0, 1e999))", "give positive numbers"),
+        ("linear_probe(pool=3)", "pool=3; give a name such as 'avg', or a function"),
+    ],
+)
+def test_options_of_another_type_are_told(head, told):
+    with pytest.raises(InvalidInputError) as error:
+        resolve_head(head).fit("zoo:cnn-mnist", "sklearn:digits?examples=20")
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "weights", [np.zeros(150), -np.ones(150), np.ones(3), np.full(150, np.nan)]
+)
+def test_weights_that_weigh_nothing_are_told(weights):
+    x, y = load_iris(return_X_y=True)
+    with pytest.raises(InvalidInputError, match="give each a weight from 0 on"):
+        tm.LinearProbe(C_grid=(1.0,)).fit(x, y).score(x, y, sample_weight=weights)

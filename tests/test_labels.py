@@ -676,7 +676,7 @@ def test_messages_name_the_input_and_the_cure() -> None:
         tm.load_task(Unpaired([{"image": 1, "label": 2}]))
     with pytest.raises(InvalidInputError, match=r"tuple of 3; .*\[d\[1\] for d in data\]"):
         tm.load_task(Unpaired([(1, 2, 3)]))
-    with pytest.raises(InvalidInputError, match=r"is no int; write k=5, for example"):
+    with pytest.raises(InvalidInputError, match=r"give a whole number, such as k=5"):
         tm.knn(X, Y, k=3.7)
 
 

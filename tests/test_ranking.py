@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import sys
 import warnings
 from xml.etree import ElementTree
@@ -827,3 +828,10 @@ def test_only_files_without_a_digest_are_forced_to_the_disk(monkeypatch, tmp_pat
     assert not forced
     table.save(tmp_path / "scores.jsonl")
     assert len(forced) == 1
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(InvalidInputError, match="it is no regular file"):
+        tm.ScoreTable([]).save(tmp_path / "pipe.csv")
+    assert (tmp_path / "pipe.csv").is_fifo()

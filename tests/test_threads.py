@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -247,3 +248,42 @@ def test_the_command_line_takes_no_more_threads_than_cores_are_granted(given, ex
     argv = [sys.executable, "-c", code]
     ended = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == expected
+
+
+def test_limits_that_overlap_are_given_back_by_the_last(monkeypatch):
+    """Two threads of a program score at once; the one that came second leaves last."""
+
+    class Blas:
+        threads = 4
+
+        def limit(self, limits, user_api=None):
+            before, self.threads = self.threads, limits
+            return Limit(self, before)
+
+    class Limit:
+        def __init__(self, blas, before):
+            self.blas, self.before = blas, before
+
+        def restore_original_limits(self):
+            self.blas.threads = self.before
+
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *_: self.restore_original_limits()  # noqa: E731
+
+    blas = Blas()
+    monkeypatch.setattr("transfer_metrics.threads._controller", lambda: blas)
+    entered, left = threading.Event(), threading.Event()
+
+    def second():
+        with transfer_metrics.threads.threads_for(1):
+            entered.set()
+            left.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        with transfer_metrics.threads.threads_for(1):
+            other = pool.submit(second)
+            assert entered.wait(10)
+        assert blas.threads == 1
+        left.set()
+        other.result()
+    assert blas.threads == 4

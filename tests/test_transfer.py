@@ -700,7 +700,7 @@ def test_the_limit_binds_what_is_looked_ahead_and_the_first_head(
     assert found.accuracy > 0.5
 
 
-@pytest.mark.parametrize("verb", ["select", "export"])
+@pytest.mark.parametrize("verb", ["select", "export", "report", "benchmark"])
 def test_a_file_of_someone_else_is_not_replaced(verb, tmp_path, capsys) -> None:
     x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -712,7 +712,11 @@ def test_a_file_of_someone_else_is_not_replaced(verb, tmp_path, capsys) -> None:
     argv, ending = {
         "select": (["--store", str(tmp_path / "store"), "--by", "knn"], "json"),
         "export": (["--head", str(tmp_path / "head")], "pt2"),
+        "report": ([str(tmp_path / "scores.jsonl")], "html"),
+        "benchmark": (["published", "logme-cnn", "--resamples", "1"], "md"),
     }[verb]
+    if verb == "report":
+        tm.score(x, np.arange(20) % 2, ["knn"]).save(tmp_path / "scores.jsonl")
     place = tmp_path / f"mine.{ending}"
     for content in (b"{}", b"thesis", b"transfer_metrics is a package", b"PK" * 99_999):
         place.write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_closed_form_of_one_hot_classes(classes, copies, eps):
     assert tm.transrate(z, y, eps=eps) == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:all features vary by less than eps")
 @pytest.mark.parametrize(("n", "d"), [(30, 80), (80, 30), (40, 40), (300, 7)])
 @pytest.mark.parametrize("eps", [1e-5, 1e-2, 10.0])
 def test_either_gram_side_is_the_listing(n, d, eps):
@@ -136,6 +138,7 @@ def test_scale_law_and_unit_trace():
     assert scaled[0] == pytest.approx(scaled[1], rel=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:all features vary by less than eps")
 def test_limits_in_eps():
     z = TOY_Z - TOY_Z.mean(axis=0)
     s = z.T @ z / 60
@@ -300,3 +303,21 @@ def test_what_nobody_named_and_does_not_rank_does_not_warn():
         with pytest.warns(TransferMetricsWarning, match="two classes") as told:
             tm.score(x, y, named)
         assert len(told) == 1
+
+
+def test_features_below_the_distortion_are_warned_about():
+    """There the rate is the variance over eps, whatever the classes: 1e4 times less at 1e-2."""
+    x, y = load_iris(return_X_y=True)
+    with pytest.warns(TransferMetricsWarning, match=r"less than eps=1.0e-04; use .*eps='auto'"):
+        tiny = float(tm.transrate(x * 1e-5, y))
+    assert 0 < tiny < 1e-4
+    assert tm.transrate(x * 1e-5, y, eps="auto") == pytest.approx(tm.transrate(x, y, eps="auto"))
+
+
+@pytest.mark.parametrize("metric", ["logme", "lfc", "lda", "sfda", "h_score"])
+@pytest.mark.parametrize("power", [-300, 490, 520])
+def test_scales_that_no_float_holds_are_told(metric, power):
+    x, y = load_iris(return_X_y=True)
+    with contextlib.suppress(InvalidInputError):  # of all metrics that read squares
+        [found] = tm.score(x * 2.0**power, y, [metric])
+        assert found.value is not None or "multiply X by a constant" in found.error

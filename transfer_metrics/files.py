@@ -41,6 +41,9 @@ def replacing(
     ``durable``: the system then writes it when it likes, and the power must not fail before.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        # A pipe or a device would be gone, and a file in its place.
+        raise _unwritable(path, OSError("it is no regular file"), advice)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
@@ -31,6 +34,47 @@ def call_options(arguments: str, what: str) -> dict[str, Any]:
             f"(name=value, …) with numbers, words, True, False, None or tuples, and quotes "
             f"around anything else"
         ) from error
+
+
+def _all(kind: type) -> Callable[[Any], bool]:
+    def are(value: Any) -> bool:
+        several = isinstance(value, Iterable) and not isinstance(value, str)
+        return several and all(isinstance(one, kind) for one in value)
+
+    return are
+
+
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (lambda v: isinstance(v, Integral) and not isinstance(v, bool), "a whole number"),
+    "float": (lambda v: isinstance(v, Real) and not isinstance(v, bool), "a number"),
+    "bool": (lambda v: str(v) in ("True", "False"), "True or False"),
+    "str": (lambda v: isinstance(v, str), "a text"),
+    "Sequence[float]": (_all(Real), "a list of numbers"),
+    "Sequence[str]": (_all(str), "a list of texts"),
+    "None": (lambda v: v is None, "None"),
+}
+
+
+def check_kinds(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> None:
+    """Refuse options of another type than the signature has, where it is one of ``_KINDS``.
+
+    >>> def fit(steps: int = 500): ...
+    >>> check_kinds(fit, {"steps": "many"}, "head 'mine'")
+    Traceback (most recent call last):
+    transfer_metrics.errors.InvalidInputError: head 'mine': steps='many'; give a whole number, \
+such as steps=500
+    """
+    for name, option in inspect.signature(function).parameters.items():
+        kind = option.annotation
+        kinds = (kind if isinstance(kind, str) else inspect.formatannotation(kind)).split(" | ")
+        if name not in given or not _KINDS.keys() >= {*kinds}:
+            continue
+        if not any(_KINDS[kind][0](given[name]) for kind in kinds):
+            wanted = " or ".join(_KINDS[kind][1] for kind in kinds)
+            raise InvalidInputError(
+                f"{what}: {name}={given[name]!r:.60}; give {wanted}, such as "
+                f"{name}={option.default!r:.60}"
+            )
 
 
 def cut(text: str, mark: str) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -19,6 +19,33 @@ _SMALL_SCORE = 1_500_000_000
 """The same of a score, which goes to and fro between torch and numpy: the threads of the one still
 wait for work, and take the cores, when those of the other begin."""
 
+
+class _OneOfBlas:
+    """One thread of BLAS while any thread of this process is inside; the last to leave gives back.
+
+    The limit is of the process: one that was noted inside of another would be given back after it.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._limit: Any = None
+
+    @contextmanager
+    def limit(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._limit = _controller().limit(limits=1, user_api="blas")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._limit.restore_original_limits()
+
+
+_ONE = _OneOfBlas()
 _inside = threading.local()
 """Whether products are small around this already, so that looking at each library can be spared."""
 
@@ -96,7 +123,7 @@ def threads_for(multiplications: int, small: int = _SMALL) -> Iterator[None]:
     # Torch has a BLAS of its own inside, which is not found there.
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 1
-    with _controller().limit(limits=1, user_api="blas"):
+    with _ONE.limit():
         if torch and before > 1:
             torch.set_num_threads(1)
         _inside.one_thread = True

@@ -28,6 +28,8 @@ _BUILD = """\
   transfer-metrics benchmark build truth.jsonl --scores scores.jsonl
   transfer-metrics benchmark build truth.jsonl --scores scores.jsonl --out docs/evidence.md
 """
+_RECORDS, _PAGES = (b'"metric": ',), (b"transfer-metrics benchmark ",)
+"""What is in files of records and pages that were written here."""
 
 
 def add_parser(verbs: Any) -> None:
@@ -83,7 +85,7 @@ def _run_truth(args: argparse.Namespace) -> int:
     from transfer_metrics.evidence import ground_truth
     from transfer_metrics.syntax import split_list
 
-    check_place(args.out)
+    check_place(args.out, own=_RECORDS)
     is_new = not os.path.exists(args.out)
     table = ground_truth.run(
         args.models,
@@ -122,8 +124,9 @@ def _run_build(args: argparse.Namespace) -> int:
     from transfer_metrics.evidence.evidence_report import Evidence
     from transfer_metrics.results.comparison import Comparison
 
-    for path in filter(None, (args.out, args.scores)):
-        check_place(path)
+    check_place(args.scores, own=_RECORDS)
+    if args.out:
+        check_place(args.out, own=_PAGES)
     truth = [r for path in args.truth for r in ground_truth.load(path).records]
     if not truth:
         raise InvalidInputError(
@@ -154,7 +157,7 @@ def _run_published(args: argparse.Namespace) -> int:
     from transfer_metrics.evidence import published
 
     if args.out:
-        check_place(args.out)
+        check_place(args.out, own=_PAGES)
     judged = published.judge_published(args.names, resamples=args.resamples)
     show(published.text(judged))
     if args.out:

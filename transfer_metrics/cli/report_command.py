@@ -32,6 +32,9 @@ _EXAMPLES = """\
 """
 _SCORES = "scores.jsonl"
 
+_PAGE = b'<meta name="generator" content="transfer-metrics '
+"""What is in every page that was written here."""
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
@@ -78,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InvalidInputError("--kind says what the labels of --task are; name that too")
     if args.task:
         args.task = with_kind(args.task, args.kind)
-    check_place(args.out, task=args.task)
+    check_place(args.out, task=args.task, own=(_PAGE,))
     options = given(args, "title", "view", "confidence")
     if args.files:
         task = load_task(args.task) if args.task else None

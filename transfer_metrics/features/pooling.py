@@ -260,6 +260,8 @@ def resolve_pool(spec: str | Pool | _PoolFn) -> Pool:
     """
     if isinstance(spec, Pool):
         return spec
+    if not isinstance(spec, str) and not callable(spec):
+        raise InvalidInputError(f"pool={spec!r:.60}; give a name such as 'avg', or a function")
     if not isinstance(spec, str):
         return Pool(f"{spec.__module__}:{getattr(spec, '__qualname__', type(spec).__name__)}", spec)
     name, colon, argument = spec.partition(":")

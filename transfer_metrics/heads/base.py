@@ -20,9 +20,9 @@ from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import Registry, choose
-from transfer_metrics.selection.columns import refuse_unfitted
+from transfer_metrics.selection.columns import has_layers, refuse_unfitted
 from transfer_metrics.sources.specs import results_of
-from transfer_metrics.syntax import call_options
+from transfer_metrics.syntax import call_options, check_kinds
 
 
 class Head(Predictor):
@@ -177,6 +177,8 @@ class Head(Predictor):
             layers = self.get_params(deep=False)["layers"]
             data = FeatureData.read(self, X, y, validation, layers, *self._held_out())
         self._refuse(data.kind)
+        if is_model(X) or has_layers(X):
+            self.__dict__.pop("feature_names_in_", None)  # of a fit on an array before
         self.n_features_in_ = data.whole.columns.dim
         return data
 
@@ -187,9 +189,14 @@ class Head(Predictor):
         self.card_ = {"task": card_of(data.task, data.model)}
         return data
 
+    def check_options(self) -> Self:
+        """Raise where a parameter is of another type than its signature says."""
+        check_kinds(type(self), self.get_params(deep=False), f"head {self.name!r}")
+        return self
+
     def _held_out(self) -> tuple[float | None, Any]:
         """The share of examples for validation, where some are cut from others, and the seed."""
-        options = self.get_params(deep=False)
+        options = self.check_options().get_params(deep=False)
         return options.get("validation"), options.get("random_state")
 
     def _refuse(self, kind: str) -> None:
@@ -202,7 +209,7 @@ class Head(Predictor):
             options["layers"],
             options["pool"],
             self._shared,
-            batch_size=options.get("batch_size"),
+            batch_size=self._at_once,
             device=options.get("device"),
             progress=bool(options.get("progress", False)),
         )
@@ -249,7 +256,7 @@ def resolve_head(spec: Any) -> Head:
     if isinstance(spec, type) and issubclass(spec, Head):
         return spec()
     if isinstance(spec, Head):
-        return spec
+        return spec.check_options()
     if not isinstance(spec, str):
         raise InvalidInputError(
             f"a head is {a_type(spec)}; give a name such as 'linear_probe', or a head"
@@ -259,7 +266,7 @@ def resolve_head(spec: Any) -> Head:
     options = call_options(bracket + rest, f"head {name!r}") if bracket else {}
     for option in options:
         choose(f"option of head {name!r}:", option, known().get_params(deep=False))
-    return known(**options)
+    return known(**options).check_options()
 
 
 def load_head(path: str | os.PathLike[str], model: Any = None) -> Head:

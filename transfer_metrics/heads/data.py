@@ -31,6 +31,7 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
 
+_FLOATS = [np.float64, np.float32]
 _EVERY = ("all", "*", "activations", "blocks")
 """Choices of layers that mean all that a store has; what it has was chosen when it was made."""
 
@@ -88,8 +89,7 @@ class FeatureData:
     ) -> FeatureData:
         """Features and labels in any of the accepted forms, with a part for validation.
 
-        Arrays tell the ``owner`` its ``n_features_in_``. None for ``fraction`` holds out nothing;
-        then all data are in both.
+        Arrays tell the ``owner`` what columns they have. None for ``fraction`` holds out nothing.
         """
         columns, labels, names, kind = _read(owner, X, y)
         if kind != "classification":
@@ -106,7 +106,9 @@ class FeatureData:
         whole = Labelled(columns, codes).only(chosen)
         if validation is not None:
             train = whole
-            held = _read_validation(validation, columns, kind, codes, classes, names).only(chosen)
+            named = None if has_layers(X) else owner
+            held = _read_validation(validation, columns, kind, codes, classes, names, named)
+            held = held.only(chosen)
         elif fraction is None:
             train = held = whole
         else:
@@ -159,28 +161,20 @@ class TaskData:
             raise InvalidInputError("a model needs a task to be fitted on: fit(model, task)")
         model, task = load_model(model), load_task(task)
         _check_codes(as_codes(task["train"].labels, task.kind), task.kind)
-        splits = {"train": task["train"]}
+        splits = {name: task[name] for name in ("train", "val") if name in task.splits}
         if validation is not None:
             splits["val"] = _as_split(validation, task)
-        elif "val" in task.splits:
-            splits["val"] = task["val"]
+        rows = held = np.arange(len(splits["train"]))
         if "val" in splits:
-            rows, held = np.arange(len(splits["train"])), np.arange(len(splits["val"]))
-        elif fraction is None:
-            rows = held = np.arange(len(splits["train"]))
-        else:
+            held = np.arange(len(splits["val"]))
+        elif fraction is not None:
             rows, held = held_out(task.name, splits["train"], task.num_classes, fraction, seed)
         return cls(model, dataclasses.replace(task, splits=splits), rows, held)
 
     @property
-    def own_split(self) -> bool:
-        """Whether validation has a split of its own."""
-        return "val" in self.task.splits
-
-    @property
     def held_split(self) -> Split:
         """The split that ``held`` counts in."""
-        return self.task["val" if self.own_split else "train"]
+        return self.task["val" if "val" in self.task.splits else "train"]
 
     @property
     def train_codes(self) -> np.ndarray:
@@ -290,16 +284,16 @@ def _read(
         return layer_columns(X), X.labels, tuple(X.manifest["classes"]), X.kind
     for features in X.values() if isinstance(X, Mapping) else [X]:
         check_pairs(features, y)
-    if y is None:
-        told = f"{type(owner).__name__} requires y to be passed, but the target y is None"
-        raise InvalidInputError(f"y is missing: {told}")
+    if y is None:  # in words that scikit-learn looks for
+        raise InvalidInputError(
+            "y is missing: it requires y to be passed, but the target y is None"
+        )
     try:
         shape = np.asarray(y).shape
     except ValueError as error:
         raise InvalidInputError(f"y has rows of different lengths: {error}") from error
     several = len(shape) == 2 and shape[1] > 1
-    types = [np.float64, np.float32]
-    X, labels = checked(owner, X, y, dtype=types, multi_output=several)
+    X, labels = checked(owner, X, y, dtype=_FLOATS, multi_output=several)
     return layer_columns(X), labels, (), fitted_kind(labels)
 
 
@@ -310,14 +304,17 @@ def _read_validation(
     fitted: np.ndarray,
     classes: np.ndarray,
     class_names: tuple[str, ...],
+    named: BaseEstimator | None,
 ) -> Labelled:
-    """A validation set as a store, or as features and labels, with the layers of ``like``."""
+    """A store, or features and labels, with the layers of ``like`` and columns as of ``named``."""
     if isinstance(given, FeatureStore):
         features, labels = given, given.labels
         _check_class_names(tuple(given.manifest["classes"]), class_names)
     elif isinstance(given, (tuple, list)) and len(given) == 2:
         features, labels = given[0], np.asarray(given[1])
         check_pairs(*given)
+        if named is not None and not has_layers(features):
+            features = checked(named, features, dtype=_FLOATS, reset=False)
         complete_labels(labels, kind)
     else:
         raise InvalidInputError(

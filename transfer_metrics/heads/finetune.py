@@ -294,7 +294,7 @@ class FineTune(Head):
             data.model, train.examples, name=f"{name} (train)"
         )
         self.cached_bytes_ = inputs.cached_bytes
-        if data.own_split:
+        if "val" in data.task.splits:
             held_inputs = Inputs.of_examples(data.model, held.examples, name=f"{name} (val)")
             self.cached_bytes_ += held_inputs.cached_bytes
         identity: dict[str, Any] = {}
@@ -302,7 +302,7 @@ class FineTune(Head):
             identity = {
                 "settings": self._settings.digest,
                 "train": train.fingerprint,
-                "val": held.fingerprint if data.own_split else "",
+                "val": held.fingerprint if "val" in data.task.splits else "",
                 "held": data.held.tolist(),
             }
         codes, middle, spread = targets

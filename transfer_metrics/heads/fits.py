@@ -161,8 +161,10 @@ class Fits:
 
     def kept(self, loaded: Loaded, head: Head, seed: int | None) -> list[Record]:
         """What the cache has of one fit; nothing where it is not to be read."""
-        read = self.policy in ("only-missing", "only-cache")
-        return self.cache.read(self._key(loaded, head, seed)) if read else []
+        return self._read(self._key(loaded, head, seed))
+
+    def _read(self, key: str) -> list[Record]:
+        return self.cache.read(key) if self.policy in ("only-missing", "only-cache") else []
 
     def _key(self, loaded: Loaded, head: Head, seed: int | None) -> str:
         # Two selectors that were fitted to other data look the same in a label.
@@ -181,7 +183,8 @@ class Fits:
 
     def _kept(self, loaded: Loaded, head: Head, base: Record) -> list[Record]:
         """Records of one fit, from the cache or computed; its failure as a record."""
-        key, records = self._key(loaded, head, base.seed), self.kept(loaded, head, base.seed)
+        key = self._key(loaded, head, base.seed)
+        records = self._read(key)
         if not records and self.policy == "only-cache":
             raise InvalidInputError(
                 f"{base.head} on {loaded.model.name} is not in the cache; compare with "

@@ -75,7 +75,7 @@ class Head2Toe(Head):
             of another task; or a ``Selection``, or its file, of layers that are read.
         lr: learning rate of both stages.
         steps: steps of both stages.
-        batch_size: examples per step, and per forward pass.
+        batch_size: examples per step.
         random_state: of the initial weights and the order of the examples.
         device: where the network runs and the head is trained.
         checkpoint: folder for the state of an interrupted training; removed at the end.
@@ -191,6 +191,10 @@ class Head2Toe(Head):
     def training_reads(self, examples: int) -> tuple[int, int]:
         """All features for the relevance, and those chosen for the head; see ``Head``."""
         return self.steps * self.batch_size, self.candidates_ + self.coef_.shape[1]
+
+    @property
+    def _at_once(self) -> None:
+        """As ``extract`` has it: a step reads features, which takes far less memory than a pass."""
 
     def new_selector(self) -> GroupLassoSelector:
         """The selector that these parameters describe, not fitted."""

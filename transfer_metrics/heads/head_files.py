@@ -108,6 +108,8 @@ def _read(folder: Path, heads: Registry[Any]) -> Any:
     head._state, head.card_ = _starting(tensors, _NETWORK) or None, dict(record.get("card", {}))
     if record["n_features_in"] is not None:
         head.n_features_in_ = int(record["n_features_in"])
+    if names := record.get("feature_names_in"):
+        head.feature_names_in_ = np.array(list(map(str, names)), dtype=object)
     further = {name: _decoded(value) for name, value in record["fitted"].items()}
     further |= {name: tensor.numpy() for name, tensor in _starting(tensors, _FITTED).items()}
     for name in further.keys() & set(head._saved):
@@ -168,6 +170,7 @@ def _record(head: Predictor) -> dict[str, Any]:
         "params": _plain_params(head.get_params(deep=False)),
         "fitted_on": head.fitted_on_,
         "n_features_in": getattr(head, "n_features_in_", None),
+        "feature_names_in": list(getattr(head, "feature_names_in_", ())) or None,
         "layers": [asdict(layer) for layer in head.layers_],
         "pool": head.pool_,
         "unit_norm": head.unit_norm_,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.special import log_expit, log_softmax
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, check_whole
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.data import Labelled
 from transfer_metrics.heads.objective import quality
@@ -168,8 +169,9 @@ def _path_of(
 
     For features as they are, which are normalised by one mean and one standard deviation.
     """
+    check_whole(1, max_iter=max_iter)
     grid = sorted(float(c) for c in C_grid)
-    if not grid or not grid[0] > 0:
+    if not grid or not 0 < grid[0] <= grid[-1] < math.inf:
         raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
     x, x_held = _matrix(x), _matrix(x_held)
     mean, std = _scalar_normalisation(x)

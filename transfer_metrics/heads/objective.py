@@ -90,6 +90,13 @@ def quality(kind: str, logits: Any, truth: Any, weights: Any = None) -> float:
     1.0
     """
     logits, truth = np.asarray(logits), np.asarray(truth)
+    if weights is not None:
+        weights = np.asarray(weights, dtype=float)
+        if weights.shape != truth.shape[:1] or not (weights >= 0).all() or not weights.any():
+            raise InvalidInputError(
+                f"sample_weight of shape {weights.shape} for {len(truth)} examples; give each a "
+                f"weight from 0 on, and some a larger one"
+            )
     if kind == "classification":
         return float(np.average(logits.argmax(axis=1) == truth, weights=weights))
     if kind == "regression":

@@ -115,12 +115,12 @@ class Predictor(ClassifierMixin, BaseEstimator):
             refuse_others(self._about, model, given.examples)
         name = "the examples" if task is None else f"{task.name} ({split})"
         inputs = Inputs.of_any(model, given, name)
-        return inputs.logits(self._placed(), self._at_once).numpy()
+        return inputs.logits(self._placed(), self._at_once or MOST).numpy()
 
     @property
-    def _at_once(self) -> int:
-        """Examples per forward pass of a prediction."""
-        return getattr(self, "batch_size", None) or MOST
+    def _at_once(self) -> int | None:
+        """Examples per forward pass; None for as many as fit."""
+        return getattr(self, "batch_size", None)
 
     def decision_function(self, X: Any, *, split: str = "test") -> np.ndarray:
         """Logits (N, C); with two classes their difference (N,), as scikit-learn has it."""
@@ -247,7 +247,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         new = self._examples(X, model)
         refuse_others(self._about, model, new.examples)
         rows, logits, failures = readable_logits(
-            self._placed(), model, new.examples, self._at_once, progress
+            self._placed(), model, new.examples, self._at_once or MOST, progress
         )
         table = pd.DataFrame({"example": list(new.names)})
         for name, values in self._told(logits).items():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch.linalg import LinAlgError
 
 import transfer_metrics
 from transfer_metrics.errors import (
@@ -30,7 +31,7 @@ from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint
 from transfer_metrics.statistics.influence import Parts
 from transfer_metrics.statistics.inputs import quantile_bins
 from transfer_metrics.statistics.statistics import build_statistic
-from transfer_metrics.syntax import call_options
+from transfer_metrics.syntax import call_options, check_kinds
 from transfer_metrics.threads import threads_to_score
 
 METRICS: Registry[Metric] = Registry(
@@ -47,8 +48,10 @@ _STATISTICS: dict[str, tuple[type, ...]] = {
 _TASKS = ("classification", "regression", "multilabel")
 _INVARIANCES = ("scale", "shift", "rotation")
 _PACKAGE = "transfer_metrics."
-_NUMBERS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,)}
-"""Types of options that are numbers, by how they are annotated."""
+_SCALE = (
+    "look for constant, empty or overflowing features; where all are very large or small, multiply "
+    "X by a constant, such as 1 / abs(X).max()"
+)
 
 
 class Estimate(float):
@@ -140,12 +143,7 @@ class Metric:
                     f"metric {self.name!r} has no option {name!r}; "
                     f"options: {', '.join(accepted) or 'none'}"
                 )
-            annotation = str(known[name].annotation)
-            if annotation in _NUMBERS and not isinstance(options[name], _NUMBERS[annotation]):
-                raise InvalidInputError(
-                    f"metric {self.name!r}: {name}={options[name]!r} is no {annotation}; write "
-                    f"{name}={known[name].default}, for example"
-                )
+        check_kinds(self.fn, options, f"metric {self.name!r}")
         changed = (r for (o, value), r in self.overrides.items() if options.get(o) == value)
         requires = next(changed, self.requires)
         return dataclasses.replace(self, options={**self.options, **options}, requires=requires)
@@ -186,7 +184,10 @@ class Metric:
 
     def _scored(self, statistic: Any) -> Estimate:
         before = _versions(statistic) if self.is_foreign else []
-        result = self.fn(statistic, **self.options)
+        try:
+            result = self.fn(statistic, **self.options)
+        except (ArithmeticError, LinAlgError) as error:
+            raise InvalidInputError(f"metric {self.label!r}: {error}; {_SCALE}") from error
         if any(tensor._version != version for tensor, version in before):
             raise WrittenStatisticError(
                 f"metric {self.label!r} writes into its statistic, which other metrics read; let "
@@ -200,10 +201,7 @@ class Metric:
                 f"return one number"
             ) from error
         if not math.isfinite(value):
-            raise InvalidInputError(
-                f"metric {self.label!r} is {value} on these features; "
-                f"look for constant, empty or overflowing features"
-            )
+            raise InvalidInputError(f"metric {self.label!r} is {value} on these features; {_SCALE}")
         if _has_one_class(statistic):
             warn(f"{self.label}: all examples have one label, so there is nothing to tell apart")
         return Estimate(value, getattr(result, "stderr", math.nan))

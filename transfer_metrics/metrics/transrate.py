@@ -152,8 +152,8 @@ def transrate(
           ``class_weights="frequency"``.
         - The score grows with the width of the features; ranking layers or models of different
           widths gives a warning that names ``label_rate``, which does not, and ``eps="auto"``.
-        - With a fixed ``eps`` the score changes with the scale of the features, and features that
-          occur twice count twice.
+        - With a fixed ``eps`` the score changes with the scale of the features, to 0 with a warning
+          where all vary by less than ``eps``, and features that occur twice count twice.
 
     Source: Huang et al. (2022), listing in section 3.3; the presets follow the authors' code.
 
@@ -164,10 +164,10 @@ def transrate(
     0.5894054064
     """
     _check_eps(eps)
-    _check_choice("class_weights", class_weights, _CLASS_WEIGHTS)
-    _check_choice("scale", scale, (None, "trace"))
-    _check_choice("dim_normalize", dim_normalize, (None, "rank", "dim"))
-    _check_choice("preset", preset, (None, "centred", "projected"))
+    _check_choice("class_weights", class_weights, *_CLASS_WEIGHTS)
+    _check_choice("scale", scale, None, "trace")
+    _check_choice("dim_normalize", dim_normalize, None, "rank", "dim")
+    _check_choice("preset", preset, None, "centred", "projected")
     if isinstance(statistic, FeatureSample):
         return _centred(statistic, eps)
     if preset == "projected":
@@ -180,6 +180,8 @@ def transrate(
     if total.trace() <= 0 and (scale == "trace" or eps == "auto"):
         raise InvalidInputError("all features are constant; a relative distortion is 0/0")
     distortion = _distortion(statistic, eps, scale)
+    if 0 < total.trace() <= n * distortion:
+        warn(f"all features vary by less than eps={distortion:.1e}; use transrate(eps='auto')")
     difference = 0.5 * total.logdet1p(1.0 / (n * distortion)) - _class_rate(
         statistic, statistic.between_rows, distortion, class_weights == "uniform", class_center
     )
@@ -286,7 +288,7 @@ def conditional_coding_rate(
     14.691255
     """
     _check_eps(eps)
-    _check_choice("class_weights", class_weights, _CLASS_WEIGHTS)
+    _check_choice("class_weights", class_weights, *_CLASS_WEIGHTS)
     uniform = class_weights == "uniform"
     return _class_rate(statistic, statistic.between_rows, float(eps), uniform, class_center)
 
@@ -388,7 +390,7 @@ def _thin_spectrum(scatter: Scatter, lift: Tensor, between: Tensor, scale: float
     return torch.linalg.svdvals(r_left @ r_right.T)
 
 
-def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+def _check_choice(name: str, value: Any, *allowed: Any) -> None:
     if value not in allowed:
         raise InvalidInputError(f"{name} must be one of {allowed}, not {value!r}")
 

@@ -50,7 +50,7 @@ def score_code() -> str:
 class ResultCache:
     """Scores as a file per key; features, statistics and training in progress as a folder per key.
 
-    A file of scores has one JSON record per line, and then a line with the SHA-256 of those before.
+    A file of scores has one JSON record per line, and then its key and the SHA-256 of those before.
     Without a ``root`` they lie in ``$TRANSFER_METRICS_CACHE``, or the user's cache folder.
     """
 
@@ -96,8 +96,8 @@ class ResultCache:
         path = self._scores(key)
         try:
             *lines, end = read_text(path, TABLE).splitlines(keepends=True) or [""]
-            if parse_json(end) != {"sha256": _digest("".join(lines))}:
-                raise ValueError("its SHA-256 does not match")
+            if parse_json(end) != _end(key, "".join(lines)):
+                raise ValueError("its SHA-256 or its key does not match")
             return [Record.of(parse_json(line)) for line in lines]
         except FileNotFoundError:
             return []
@@ -123,7 +123,7 @@ class ResultCache:
             records = change(self.read(key))
             lines = (json.dumps(r.as_dict(), allow_nan=False, default=str) for r in records)
             text = "".join(f"{line}\n" for line in lines)
-            end = json.dumps({"sha256": _digest(text)})
+            end = json.dumps(_end(key, text))
             written(path, f"{text}{end}\n", ADVICE, durable=False)
 
     @contextmanager
@@ -201,5 +201,6 @@ class ResultCache:
         return self.root / "scores" / f"{key}.jsonl"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _end(key: str, text: str) -> dict[str, str]:
+    """The last line of a file of scores, so that one under another name is not taken for it."""
+    return {"key": key, "sha256": hashlib.sha256(text.encode()).hexdigest()}

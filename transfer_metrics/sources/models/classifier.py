@@ -170,7 +170,7 @@ def _is_linear(part: nn.Module, inputs: Any, output: Tensor) -> bool:
 def _is_made_of(output: Tensor, rows: Tensor, any_order: bool) -> bool:
     if output.shape != rows.shape or not output.numel():
         return False
-    given, logits = output.double(), rows.double()
+    given, logits = output.cpu().double(), rows.cpu().double()  # which some devices lack
     # Of the largest entry; half of the digits of each precision.
     tolerance = torch.finfo(output.dtype).eps ** 0.5
     for link in _LINKS:
