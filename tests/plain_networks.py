@@ -6,6 +6,7 @@ Each factory takes no argument and returns a network with a ``pretrained_cfg``, 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -373,3 +374,15 @@ def shared_models(folder: str | Path) -> dict[str, str]:
         heads[name] = f"timm:{architecture}({options}{inputs})"
     heads["squeezenet1_1"] = f"torchvision:squeezenet1_1({CAFFE}, crop_pct=1.0)"
     return {name: f"{head}={folder / f'{name}.safetensors'}" for name, head in heads.items()}
+
+
+def sized(spec: str, size: int) -> str:
+    """A specification of ``shared_models`` for inputs of another size."""
+    head, _, weights = spec.rpartition("=")
+    if head.startswith("tests."):
+        head = f"{head}(input_size={size})"
+    elif "input_size=" in head:
+        head = re.sub(r"input_size=\d+", f"input_size={size}", head)
+    else:
+        head = f"{head.removesuffix(')')}, input_size={size})"
+    return f"{head}={weights}"

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from tests.plain_networks import configured, shared_models
+from tests.plain_networks import configured, shared_models, sized
 from tests.text_sides import candidates
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.evidence import scored_pairs
@@ -80,18 +80,7 @@ def efficientnet_lite2(input_size: int = SIZE) -> nn.Module:
 def networks() -> list[str]:
     """Specifications of the networks, with places inside the folder."""
     specs = shared_models("models")
-    found = []
-    for name, size in NAMES.items():
-        head, _, weights = specs[name].rpartition("=models/")
-        if head.startswith("tests."):
-            head += f"(input_size={size})"
-        elif head.startswith("timm:"):
-            head = head.replace(
-                head[head.index("input_size=") :].partition(",")[0], f"input_size={size}"
-            )
-        else:
-            head = head.removesuffix(")") + f", input_size={size})"
-        found.append(f"{head}=models/{weights}")
+    found = [sized(specs[name], size) for name, size in NAMES.items()]
     return [*found, *(f"tests.probed_reference:efficientnet_lite{level}" for level in range(3))]
 
 

@@ -208,10 +208,11 @@ def test_the_pipeline_benchmark_gives_both_the_same_scores(capsys):
     argv = ["--photos", "40", "--models", "1", "--threads", "1"]
     assert run(pipeline.parser(), argv) == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()[1:7]] == [
-        *("ranking", "script", "script", "ranking", "again", "limit"),
+    assert [line.split()[0] for line in out.splitlines()[1:8]] == [
+        *("ranking", "script", "script", "ranking", "auto", "again", "limit"),
     ]
-    assert re.search(r"ranking / script, by the clock [\d.]+ \(at most 0.6\)", out)
+    for who in ("ranking", "auto"):
+        assert re.search(rf"{who} / script, by the clock [\d.]+ \(at most 0.6\)", out)
 
 
 def test_the_extraction_command_prints_its_lines(monkeypatch, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.plain_networks import shared_models
+from tests.plain_networks import shared_models, sized
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.load_task import load_task
@@ -122,3 +122,13 @@ def test_imagenet_models_tell_bees_from_ants(shared: Path, name: str) -> None:
         logits = model(model.batch([split.examples[i] for i in chosen]))
     is_bee = (logits[:, BEE] > logits[:, ANT]).numpy()
     assert (is_bee == (split.labels[chosen] == 1)).mean() >= 0.8
+
+
+@pytest.mark.parametrize("name", ["mobilenetv1_025_128", "mobilenetv2_050_96", "squeezenet1_1"])
+def test_a_model_of_another_size_is_that_model(shared: Path, name: str) -> None:
+    specs = shared_models(shared / "zoo/models")
+    plain, small = (load_model(spec) for spec in (specs[name], sized(specs[name], 64)))
+    assert small.input_shape == (3, 64, 64)
+    assert plain.name != small.name
+    for key, value in plain.module.state_dict().items():
+        assert torch.equal(small.module.state_dict()[key], value)

@@ -4,12 +4,14 @@ The script is what one writes with timm and a ``DataLoader``: for each network i
 decodes all photos in batches of 64, keeps the classifier's input, and gives it to the same two
 metrics. The ranking scores every block, and chooses the size of its batches. They take turns,
 network by network, in one process, with the same weights, and the scores of the last layer have to
-agree. A second ranking with one metric more ends the run.
+agree. Then come a ranking of all networks in one call with ``engine="auto"``, as the command makes
+it, with a cache of its own, and one in the first cache with one metric more.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import os
 import resource
@@ -221,11 +223,14 @@ def measure(count: int, names: Sequence[str], workers: int, **options: Any) -> I
                 yield _record(who, name, [part])
         for who, parts in sums.items():
             yield _record(who, "all", parts)
-        again = timed(
-            lambda: ranked(models, task, folder / "cache", (*METRICS, ONE_MORE), **options)
-        )
-        again.parts.clear()  # most of what its records tell was spent before
-        yield _record("again", f"all, with {ONE_MORE}", [again])
+        more = (*METRICS, ONE_MORE)
+        for who, cache, metrics, engine in (
+            ("auto", "auto", METRICS, "auto"), ("again", "cache", more, "serial")
+        ):  # fmt: skip
+            work = functools.partial(ranked, models, task, folder / cache, metrics, engine=engine)
+            whole = timed(functools.partial(work, **options))
+            whole.parts.clear()  # spent before, or in several processes at a time
+            yield _record(who, f"all, {', '.join(metrics)}", [whole])
         limit = limits(models, task)
         yield {"who": "limit", "network": "all", "seconds": sum(limit.values()), **limit}
 
@@ -266,10 +271,11 @@ def _line(record: dict[str, Any]) -> str:
 def ratios(records: Sequence[dict[str, Any]]) -> list[tuple[str, float, float]]:
     """What is held to a limit: its name, its value, and the limit."""
     sums = {r["who"]: r for r in records if r["network"].startswith("all")}
-    script, ranking, again = (sums[who] for who in ("script", "ranking", "again"))
+    script, ranking, auto, again = (sums[w] for w in ("script", "ranking", "auto", "again"))
     return [
         ("ranking / script, by the clock", ranking["seconds"] / script["seconds"], MOST),
         ("ranking / script, processors", ranking["processors"] / script["processors"], MOST),
+        ("auto / script, by the clock", auto["seconds"] / script["seconds"], MOST),
         ("again / ranking, by the clock", again["seconds"] / ranking["seconds"], MOST_AGAIN),
     ]
 
