@@ -177,6 +177,19 @@ def test_the_twin_of_a_good_model_is_expected_to_be_good():
     assert kinship(np.array(values), np.array(profiles)).values.mean() == pytest.approx(1.0)
 
 
+def test_where_the_standing_tells_all_profiles_apart_nothing_is_alike():
+    profiles = np.array([[1.0, 2.0], [1.0, 2.0], [0.0, -3.0], [0.0, -3.0], [0.0, -3.0]])
+    standing = profiles.mean(axis=1)
+    found = kinship(standing, profiles)
+    assert (found.values == 1).all()
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(5), atol=1e-12)
+    plain, alike = (
+        alone([3.0, 1.0, 2.0, 0.0, 1.0], Trust(0.7, 0.1), Standing(standing.tolist(), *more))
+        for more in ((Trust(0.5, 0.1),), (Trust(0.5, 0.1), profiles.tolist(), 0.9))
+    )
+    np.testing.assert_allclose(alike, plain, atol=0.012)
+
+
 @given(st.permutations(range(6)))
 @settings(max_examples=4, deadline=None)
 def test_profiles_move_with_their_candidates(order):

@@ -235,6 +235,9 @@ def test_how_much_models_alike_have_in_common_is_learnt_from_the_tasks():
     assert shared(3.0) > 0.8
     assert shared(0.0) < 0.4
     assert shared(3.0, tasks=2) == 0.0
+    # Tasks of one order leave nothing, from which nothing is learnt.
+    order = pd.DataFrame({t: quality**p for t, p in (("a", 1), ("b", 3), ("c", 5))}, names)
+    assert standing_of(list(priors(order, names, bundled()).values())).shared == 0.0
 
 
 def test_a_model_that_was_not_tried_everywhere_counts_by_its_mean_there():

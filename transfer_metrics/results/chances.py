@@ -250,8 +250,10 @@ def kinship(standing: np.ndarray, profiles: np.ndarray) -> Kinship:
     if count > fixed and apart.any():
         alike = np.exp(-squareform(apart) / np.median(apart[apart > 0]))
         found, turned = np.linalg.eigh(rest.T @ alike @ rest)
-        values[fixed:] = np.clip(found, 0.0, None) / found.mean()
-        vectors[:, fixed:] = rest @ turned
+        # Where the standing tells all profiles apart, nothing but rounding is left.
+        if found.mean() > 1e-9:
+            values[fixed:] = np.clip(found, 0.0, None) / found.mean()
+            vectors[:, fixed:] = rest @ turned
     return Kinship(values, vectors)
 
 

@@ -160,8 +160,9 @@ def _shared(columns: np.ndarray) -> float:
             continue
         profiles = np.where(np.isfinite(x), x, before[:, None])
         variances, along = (part[..., 2:] for part in kinship(before, profiles))
-        of = 1 - shares + shares * variances[:, None]
-        told -= 0.5 * np.log(of).sum(axis=0)
-        told -= 0.5 * len(of) * np.log(((y @ along)[:, None] ** 2 / of).sum(axis=0))
+        left, of = (y @ along)[:, None] ** 2, 1 - shares + shares * variances[:, None]
+        if left.sum() > 1e-9 * (y @ y):  # else the others tell all of it
+            told -= 0.5 * np.log(of).sum(axis=0)
+            told -= 0.5 * len(of) * np.log((left / of).sum(axis=0))
     weights = np.exp((told - told.max()) / 2)
     return round(float(weights @ shares / weights.sum()), 4) if told.any() else 0.0
