@@ -42,7 +42,8 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
         return slopes
     moved = odds * influence.trace
     if learnt:
-        moved += trace * _intensity_slopes(influence) / (1.0 - intensity) ** 2
+        joint = influence.of_itself() if leverage is None else solved.new_tensor(ridge.with_total())
+        moved += trace * _intensity_slopes(influence, joint) / (1.0 - intensity) ** 2
     slopes -= float(solved.square().sum()) / dim * moved
     return (n * slopes - value / (n - 1) * influence.n) / (n - 1)
 
@@ -75,8 +76,8 @@ def _explained_slopes(
     return (1.0 - influence.n / n) * lost
 
 
-def _intensity_slopes(influence: Influence) -> Tensor:
-    """Derivative of ``_ledoit_wolf`` in the weights of blocks."""
+def _intensity_slopes(influence: Influence, joint: Tensor) -> Tensor:
+    """Derivative of ``_ledoit_wolf`` in the weights of blocks, of ``<T, T_b>`` (B,)."""
     whole = influence.whole
     n, dim, total, share = whole.n, whole.dim, whole.total, influence.n / whole.n
     assert whole.fourth is not None
@@ -85,8 +86,7 @@ def _intensity_slopes(influence: Influence) -> Tensor:
     spread, noise = norm / dim - mean_variance**2, (quartic - norm) / (dim * n)
     if not 0.0 < noise < spread:
         return torch.zeros_like(influence.n)
-    none = whole.means.new_zeros(dim, 0)
-    norm_moved = 2.0 * (influence.of_total(none, none[0], own=1.0) / n**2 - norm * share)
+    norm_moved = 2.0 * (joint / n**2 - norm * share)
     spread_moved = norm_moved / dim - 2.0 * mean_variance * (
         influence.trace / (n * dim) - mean_variance * share
     )

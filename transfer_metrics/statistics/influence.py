@@ -157,12 +157,10 @@ class Influence(Parts):
         own = self.sums.new_tensor([one.quartic for one in self.fourth])
         return own - 4.0 / self.whole.n * (self.sums @ self.whole.fourth.cubic)
 
-    def of_total(
-        self, factors: Tensor, weights: Tensor, *, identity: float = 0.0, own: float = 0.0
-    ) -> Tensor:
+    def of_total(self, factors: Tensor, weights: Tensor, *, identity: float = 0.0) -> Tensor:
         """``<G, T_b>`` for the total scatters T_b of the blocks, (B,).
 
-        ``G = P diag(weights) P' + identity I + own T`` with factors P (D, k), T the whole's.
+        ``G = P diag(weights) P' + identity I`` with factors P (D, k).
         """
         total, about = self.whole.total, self.whole.between_rows
         inner = weights.new_tensor([identity * one.trace() for one in self.within])
@@ -174,10 +172,12 @@ class Influence(Parts):
         elif len(weights):
             inner += torch.stack([_between(one, factors, weights) for one in self.within])
             image += product(product(about, factors) * weights, factors.T)
-        if own:
-            inner += own * self.with_total(self.within)
-            image += own * total.times(about.T).T
         return self._about_mean(inner, image)
+
+    def of_itself(self) -> Tensor:
+        """``<T, T_b>`` for the total scatter T of all and T_b of the blocks, (B,)."""
+        image = self.whole.total.times(self.whole.between_rows.T).T
+        return self._about_mean(self.with_total(self.within), image)
 
     def with_total(self, parts: Sequence[Scatter]) -> Tensor:
         """``<T, S_b>`` for scatters S_b of parts of the examples, (B,)."""
@@ -314,12 +314,15 @@ class Influence(Parts):
 
 def _joined(parts: Sequence[tuple[Scatter, Tensor]]) -> tuple[Scatter, tuple[Scatter, ...]]:
     """Sum of scatters with further rows of each, and the summands."""
-    found = []
-    for scatter, rows in parts:
-        stack = rows if scatter.dense else stacked(scatter.data, rows)
-        found.append(scatter + Scatter(rows, False) if scatter.dense else Scatter(stack, False))
-    loose = [one.data for one in found if not one.dense]
-    total = Scatter.of_rows(stacked(*loose)) if loose else found[0]
+    loose = [pair for pair in parts if not pair[0].dense]
+    if loose:
+        every = stacked(*(rows for scatter, means in loose for rows in (scatter.data, means)))
+        pieces = iter(every.split([len(scatter.data) + len(means) for scatter, means in loose]))
+    found = [
+        one + Scatter(rows, False) if one.dense else Scatter(next(pieces), False)
+        for one, rows in parts
+    ]
+    total = Scatter.of_rows(every) if loose else found[0]
     for one in found[0 if loose else 1 :]:
         total = total + one if one.dense else total
     return total, tuple(found)

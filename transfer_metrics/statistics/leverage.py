@@ -10,13 +10,14 @@ from functools import cached_property
 import numpy as np
 import torch
 from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dtrmm, strmm
 from torch import Tensor
 
 from transfer_metrics.statistics.linalg import Scatter, stacked
 from transfer_metrics.statistics.moments import ClassMoments
 
-# Largest eigenvalue over shift up to which float32 leaves four digits of a leverage.
-_EVEN = 1e3
+# Largest variance over shift up to which float32 leaves three digits of an error.
+_EVEN = 1e5
 # A leverage nearer to one than this leaves nothing to divide by.
 _ALONE = 1e-9
 
@@ -30,8 +31,9 @@ class Ridge:
         self._every = total.data if total.dense else stacked(*rows)
         matrix = self._every.clone() if total.dense else Scatter(self._every, False).small
         matrix.diagonal().add_(shift)
-        self._even = float(matrix.diagonal().max()) < _EVEN * shift
-        self._factor = torch.linalg.cholesky(matrix)
+        even = float(matrix.diagonal().max()) < _EVEN * shift
+        self._kind = np.float32 if even else np.float64
+        self._factor, self._matrix = torch.linalg.cholesky(matrix), matrix
 
     @cached_property
     def _inverse(self) -> Tensor:
@@ -52,11 +54,10 @@ class Ridge:
     def leverages(self) -> list[np.ndarray]:
         """``Z_b (T + shift I)⁻¹ Z_b'`` of each block, (k, k)."""
         found, start = [], 0
-        kind = np.float32 if self._even else np.float64
-        factor = self._factor.cpu().numpy().astype(kind, copy=False)
+        factor = self._factor.cpu().numpy().astype(self._kind, copy=False)
         for rows in self._rows:
             if self._dense:
-                turned = rows.cpu().numpy().astype(kind, copy=False).T
+                turned = rows.cpu().numpy().astype(self._kind, copy=False).T
                 half = solve_triangular(factor, turned, lower=True, check_finite=False)
                 found.append((half.T @ half).astype(np.float64, copy=False))
             else:
@@ -64,6 +65,26 @@ class Ridge:
                 own = self._inverse[start:end, start:end].cpu().numpy()
                 found.append(np.eye(len(own)) - self._shift * own)
                 start = end
+        return found
+
+    def with_total(self) -> list[float]:
+        """``<T, Z_b'Z_b>`` of each block: ``‖Z_b L‖²`` less ``shift ‖Z_b‖²`` for the factor L."""
+        factor = self._factor.cpu().numpy().astype(self._kind, copy=False)
+        times = strmm if self._kind is np.float32 else dtrmm
+        found, start = [], 0
+        for rows in self._rows:
+            end = start + len(rows)
+            if self._dense:
+                turned = rows.cpu().numpy().astype(self._kind, copy=False).T
+                image = times(1.0, factor.T, turned).T
+                lengths = np.vecdot(image, image) - self._shift * np.vecdot(turned.T, turned.T)
+                found.append(float(lengths.sum(dtype=np.float64)))
+            else:
+                own = self._matrix[start:end].square().sum()
+                diagonal = self._matrix.diagonal()[start:end]
+                own += ((diagonal - self._shift).square() - diagonal.square()).sum()
+                found.append(float(own))
+            start = end
         return found
 
 
@@ -161,7 +182,9 @@ def _rows_of(block: ClassMoments, origin: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 def _in_order(within: Tensor, counts: Tensor) -> bool:
     """Whether rows are those of one batch: deviations from the means of classes, in their order."""
+    # Sums of rows are zero where, but for chance, they are so along one direction.
+    along = within @ torch.linspace(1.0, 2.0, within.shape[1]).to(within).sin()
     starts = np.concatenate([[0], counts.cumsum(0)[:-1].cpu().numpy()])
-    sums = np.add.reduceat(within.cpu().numpy(), starts, axis=0)
-    largest = float(within.abs().max()) if within.numel() else 0.0
+    sums = np.add.reduceat(along.cpu().numpy(), starts)
+    largest = float(along.abs().max()) if along.numel() else 0.0
     return bool(np.abs(sums).max() <= 1e-9 * largest * len(within))
