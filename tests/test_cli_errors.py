@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -287,3 +288,13 @@ def test_a_file_with_the_name_of_a_module_is_told(tmp_path, monkeypatch):
     error = ImportError("cannot import name 'Random'", path=str(tmp_path / "random.py"))
     assert "random.py in this folder is taken for Python's own module" in sentence(error)
     assert "this is a bug" in sentence(ImportError("other", path=str(tmp_path / "mine.py")))
+
+
+def test_what_the_machine_refuses_is_no_bug(tmp_path, capsys):
+    tm.ScoreTable([{"model": "a", "metric": "knn", "value": 0.5}]).save(tmp_path / "s.jsonl")
+    assert main(["report", str(tmp_path / "s.jsonl"), "--out", f"{tmp_path}/{'x' * 300}.html"]) == 2
+    told = capsys.readouterr().err
+    assert "File name too long; give a shorter name" in told
+    assert "this is a bug" not in told
+    full = sentence(OSError(errno.ENOSPC, "No space left on device"))
+    assert full == "No space left on device; make room, or write elsewhere"

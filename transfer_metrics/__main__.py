@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -187,6 +188,17 @@ def _refuse_empty(args: argparse.Namespace) -> None:
             raise InvalidInputError(f"{name} is empty; give a value or leave it out")
 
 
+_CURES = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOSPC: "make room, or write elsewhere",
+    errno.EDQUOT: "make room, or write elsewhere",
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EMFILE: "let a process open more files, as by `ulimit -n 4096`",
+}
+"""What to do about the machine, where nobody before has told of it."""
+
+
 def sentence(error: Exception) -> str:
     """What went wrong, on one line, in letters that can be seen."""
     text = " ".join(str(error).split())
@@ -196,6 +208,9 @@ def sentence(error: Exception) -> str:
             f"the file {path.name} in this folder is taken for Python's own module {path.stem!r}; "
             f"rename it, or start from another folder"
         )
+    elif isinstance(error, OSError) and error.errno in _CURES:
+        where = f"{str(error.filename)[:_MOST]}: " if error.filename else ""
+        text = f"{where}{error.strerror}; {_CURES[error.errno]}"
     elif not isinstance(error, TransferMetricsError):
         text = (
             f"{type(error).__name__}: {text[:_MOST] or 'no reason given'}; this is a bug or a "
