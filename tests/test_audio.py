@@ -404,3 +404,12 @@ class _Pairs(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.pairs[index]
+
+
+def test_whole_numbers_and_rates_that_are_none_are_refused():
+    """Samples of 16 bits that happen to be quiet are no waveform of -20 to 20."""
+    quiet = [(20 * np.sin(np.arange(800 + i) / 9)).astype(np.int16) for i in range(4)]
+    with pytest.raises(InvalidInputError, match="divide 16-bit samples by 32768"):
+        tm.load_task(quiet, [0, 1, 0, 1])
+    with pytest.raises(InvalidInputError, match="a sound has 0 samples per second"):
+        tm.load_task([{"array": np.ones(9) / 2, "sampling_rate": 0}] * 2, [0, 1])

@@ -423,6 +423,7 @@ def test_images_that_claim_too_many_pixels() -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.filterwarnings("ignore:.*equal to one of another class")
 def test_an_image_file_that_is_none_of_that(tmp_path: Path, monkeypatch) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -823,3 +823,37 @@ def test_numbers_that_stand_for_no_class_are_doubted_in_arrays() -> None:
         warnings.simplefilter("error")
         tm.score(X, Y - 1, "knn")  # -1, 0 and 1 are often meant
         tm.score(X, np.where(Y == 0, -1, 1), "knn")
+
+
+def test_features_and_labels_in_the_wrong_order_are_refused() -> None:
+    x, y = RNG.normal(size=(40, 3)), np.arange(40) % 2
+    for call in (tm.load_task, tm.score, tm.knn, tm.LinearProbe().fit):
+        for labels in (y, y[:, None], torch.tensor(y), y == 1):
+            with pytest.raises(InvalidInputError, match="seem to be swapped; give the"):
+                call(labels, x)
+    assert tm.load_task(y.astype(float), x).kind == "regression", "one feature, three targets"
+
+
+def test_rows_of_pandas_that_share_some_labels_are_told() -> None:
+    frame = pd.DataFrame({"a": RNG.normal(size=60), "y": np.arange(60) % 2})
+    x, y = frame[["a"]].drop([3, 7])[:40], frame["y"][:40]
+    with pytest.warns(TransferMetricsWarning, match="share 38 of 40 row labels .* is '4' in X"):
+        tm.load_task(x, y)
+    tm.load_task(x, y.to_numpy())
+    tm.load_task(x, pd.Series(y.to_numpy(), index=range(100, 140)))
+
+
+def test_labels_in_columns_of_another_order_are_refused() -> None:
+    """As ``get_dummies`` of pandas has them, split by split."""
+    y = pd.DataFrame({"cat": [1, 0, 1, 0], "dog": [0, 1, 1, 0]})
+    x = RNG.normal(size=(4, 3))
+    with pytest.raises(InvalidInputError, match="column 0 is 'cat' in 'train' and 'dog' in 'test'"):
+        tm.load_task({"train": (x, y), "test": (x + 1, y[["dog", "cat"]])}, kind="multilabel")
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
+def test_dates_are_classes_by_their_names(unit: str) -> None:
+    dates = np.array(["2020-01-01", "2021-01-01", "NaT"] * 4, f"datetime64[{unit}]")
+    with pytest.warns(TransferMetricsWarning, match="left out 4 of 12"):
+        classes = tm.load_task(RNG.normal(size=(12, 3)), dates).classes
+    assert classes == ("2020-01-01 00:00:00", "2021-01-01 00:00:00")

@@ -24,6 +24,7 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.sources.optional import require
+from transfer_metrics.sources.tasks import suspicions
 from transfer_metrics.sources.tasks.example_files import _Members
 from transfer_metrics.sources.tasks.load_task import load_task
 
@@ -185,8 +186,9 @@ def test_archive_that_was_cut_after_loading(tmp_path: Path) -> None:
         examples[5]
 
 
-def test_memory_does_not_grow_with_the_shards(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_shards(tmp_path: Path, monkeypatch) -> None:
     noise = RNG.integers(0, 256, 100_000, np.uint8).tobytes()
+    monkeypatch.setattr(suspicions, "_MOST_BYTES", 0)  # or equal ones are told
     peaks = []
     for count in (30, 300):
         files = [
@@ -340,7 +342,8 @@ def test_labels_that_are_not_those_returned() -> None:
 
 def test_fake_data_of_torchvision() -> None:
     fake = require("torchvision", "a test").datasets.FakeData(20, (3, 8, 8), 3)
-    task = load_task({"train": fake, "test": fake}, test_size=None)
+    with pytest.warns(TransferMetricsWarning, match="20 of 20 examples of split 'test' are in"):
+        task = load_task({"train": fake, "test": fake}, test_size=None)
     assert task.modality == "image"
     assert task["train"].labels.tolist() == [int(fake[i][1]) for i in range(20)]
 
@@ -400,3 +403,30 @@ def test_a_compressed_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"text,label\na,x\nb,y\n"))
     with pytest.raises(InvalidInputError, match="it is compressed; unpack it first"):
         load_task(f"csv:{tmp_path}/t.csv.gz")
+
+
+def test_members_that_systems_added_and_marks_of_texts_are_left_out(tmp_path: Path) -> None:
+    litter = [("__MACOSX/./0.png", b"junk"), ("__MACOSX/./0.cls", b"1")]
+    plain = [(f"./{name}", content) for name, content in members()]
+    assert same(load_task(f"tar:{shard(tmp_path / 'a.tar', [*plain, *litter])}"))
+    texts = [(f"{i}.{end}", b"\xef\xbb\xbf%d" % i) for i in range(4) for end in ("txt", "cls")]
+    task = load_task(f"tar:{shard(tmp_path / 'b.tar', texts)}")
+    assert list(task["train"].examples) == ["0", "1", "2", "3"]
+    assert task.classes == ("0", "1", "2", "3")
+
+
+def test_what_cannot_be_read_for_certain_is_refused(tmp_path: Path) -> None:
+    files = [
+        (f"{i}.{end}", b"caf\xe9" if end == "txt" else b"x")
+        for i in range(3)
+        for end in ("txt", "cls")
+    ]
+    good = [(f"{i}.{end}", b"%d" % i) for i in (4, 5) for end in ("txt", "cls")]
+    spec = f"tar:{shard(tmp_path / 'a.tar', [*files, *good])}"
+    with pytest.raises(InvalidInputError, match=r"0\.txt is not in UTF-8"):
+        load_task(spec)
+    with pytest.warns(TransferMetricsWarning, match="left out 3 of 5 examples"):
+        assert list(load_task(f"{spec}?corrupt=skip")["train"].examples) == ["4", "5"]
+    two = [(f"{i}.{end}", png(PIXELS[i])) for i in range(2) for end in ("png", "jpg")]
+    with pytest.raises(InvalidInputError, match=r"has several images, \.png and \.jpg"):
+        load_task(f"tar:{shard(tmp_path / 'b.tar', two)}")

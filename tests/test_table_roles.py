@@ -178,9 +178,12 @@ def test_named_inputs_win(tmp_path: Path) -> None:
 def test_an_index_is_better_than_nothing(tmp_path: Path) -> None:
     task = load(tmp_path, "id,label\n3,x\n5,y\n9,x\n")
     assert task.understood.inputs == ("id",)
+    assert "'id' is the only input, though it numbers the rows" in task.understood.suspicions[0]
     frame = pd.DataFrame({"label": [0, 1, 0]}, index=pd.Index(["p", "q", "r"], name="text"))
     frame.to_parquet(tmp_path / "t.parquet")
-    assert list(tm.load_task(f"parquet:{tmp_path}/t.parquet")["train"].examples) == ["p", "q", "r"]
+    with pytest.warns(TransferMetricsWarning, match="'text' is the only input, though the index"):
+        texts = tm.load_task(f"parquet:{tmp_path}/t.parquet")["train"].examples
+    assert list(texts) == ["p", "q", "r"]
     NOISE.set_index("label").to_parquet(tmp_path / "l.parquet")
     assert tm.load_task(f"parquet:{tmp_path}/l.parquet").understood.label == "label"
 
@@ -211,7 +214,7 @@ def test_a_column_that_counts_is_doubted(tmp_path: Path, start: int, mixed: bool
         np.arange(1000, 1300),
         np.arange(0, 3000, 10),
         RNG.permutation(np.arange(0, 3000, 10)),
-        1_700_000_000 + 60 * np.arange(300),
+        1_700_000 + 60 * np.arange(300),
         np.sort(RNG.choice(5000, 300, replace=False)),
         np.sort(RNG.choice(5000, 300, replace=False))[::-1].astype(float),
     ],
@@ -484,8 +487,11 @@ def test_labels_that_would_merge(tmp_path: Path) -> None:
         text = "text,label\n" + f"one,{a}\ntwo,{b}\nthree,2\n" * 4
         return set(load(tmp_path, text).classes)
 
-    for a, b in (("1_1", "11"), ("007", "7"), ("1e3", "1000")):
-        assert classes(a, b) == {a, b, "2"}
+    assert classes("1_1", "11") == {"1_1", "11", "2"}
+    notations = [("007", "7"), ("1e3", "1000"), ("1", "1.0"), ("R&D", "R&amp;D")]
+    for a, b in (*notations, ("new york", "new_york"), ("'cat'", "cat"), ("cat", "\u200bcat")):
+        with pytest.warns(TransferMetricsWarning, match="differ only by signs or the notation of"):
+            assert classes(a, b) == {a, b, "2"}
     with pytest.warns(TransferMetricsWarning, match="differ only by case, space"):
         assert classes(" pos", "pos") == {" pos", "pos", "2"}
 
@@ -643,3 +649,27 @@ def test_files_that_are_no_text_are_told_in_words(tmp_path: Path, content, messa
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(InvalidInputError, match=message):
         tm.load_task(f"csv:{tmp_path / 'a.csv'}")
+
+
+def test_a_row_of_no_split_is_refused(tmp_path: Path) -> None:
+    text = "text,label,split\n" + "a,0,train\nb,1,train\nc,0,\nd,1,test\n"
+    with pytest.raises(InvalidInputError, match="row 3 has nothing in column 'split'"):
+        load(tmp_path, text)
+
+
+def test_quotes_after_backslashes_are_refused(tmp_path: Path) -> None:
+    """Which would end the text, of which a part then has other signs."""
+    for inside in ("hi", "hi, you"):
+        rows = [f'"he said \\"{inside}\\" {i}",{i % 2}\n' for i in range(6)]
+        with pytest.raises(InvalidInputError, match="have backslashes before them; double the"):
+            load(tmp_path, "text,label\n" + "".join(rows))
+    ends = [f'"a folder \\",{i % 2}\n"and ""{i}""",1\n' for i in range(6)]
+    with pytest.warns(TransferMetricsWarning, match="equal to one of another class"):
+        found = load(tmp_path, "text,label\n" + "".join(ends))["train"].examples
+    assert list(found[:2]) == ["a folder \\", 'and "0"']
+
+
+def test_weights_of_rows_are_no_inputs(tmp_path: Path) -> None:
+    NOISE.assign(sample_weight=np.arange(len(NOISE)) % 5).to_csv(tmp_path / "t.csv", index=False)
+    task = tm.load_task(f"csv:{tmp_path}/t.csv?label=label")
+    assert ("column 'sample_weight'", "it weighs the rows") in task.understood.left_out

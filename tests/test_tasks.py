@@ -25,6 +25,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.batches import Batches
 from transfer_metrics.sources.example import example_bytes
+from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.specs import parse_task
 from transfer_metrics.sources.tasks.labels import encode
 from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
@@ -128,7 +129,7 @@ def test_a_question_mark_in_a_file_name_is_no_option(tmp_path: Path) -> None:
 def fill(folder: Path, count: int, shade: int = 0) -> None:
     folder.mkdir(parents=True)
     for i in range(count):
-        Image.new("RGB", (8, 6), (shade, i, 0)).save(folder / f"{i}.png")
+        Image.new("RGB", (8, 6), (shade, i, ord(folder.name[0]))).save(folder / f"{i}.png")
 
 
 def test_imagefolder(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_imagefolder(tmp_path: Path) -> None:
     assert task.classes == ("bees", "cats")
     assert list(task.splits) == ["train"]
     assert task["train"].labels.tolist() == [0, 0, 1, 1, 1]
-    assert task["train"].examples[-1].getpixel((0, 0)) == (10, 2, 0)
+    assert task["train"].examples[-1].getpixel((0, 0)) == (10, 2, ord("c"))
     assert task["train"].examples[4].size == (8, 6)
     assert [e.size for e in task["train"].examples[1:3]] == [(8, 6)] * 2
 
@@ -486,7 +487,7 @@ def test_lists_of_images_and_texts() -> None:
     assert load_task(list(PIXELS), Y).modality == "image"
     assert load_task(list("abcdef"), Y).modality == "text"
     assert load_task(np.array(list("abcdef")), Y).modality == "text"
-    assert load_task([("a", "b")] * 6, Y)["train"].examples[0] == ("a", "b")
+    assert load_task([("a", c) for c in "bcdefg"], Y)["train"].examples[0] == ("a", "b")
     with pytest.raises(InvalidInputError, match="mixes"):
         load_task([*images[:5], "word"], Y)
     with pytest.raises(InvalidInputError, match="differ in shape"):
@@ -536,7 +537,8 @@ def test_torch_datasets() -> None:
     assert load_task(Pictures(Y.tolist()))["train"].labels.tolist() == Y.tolist()
     assert Pictures.fetched == len(Y) + 2 * len(Y)  # that they are the same when read again
     tensors = TensorDataset(torch.tensor(NUMBERS), torch.tensor(Y))
-    assert load_task({"train": tensors, "test": tensors})["test"].examples[0].shape == (4,)
+    with pytest.warns(TransferMetricsWarning, match="6 of 6 examples of split 'test' are in"):
+        assert load_task({"train": tensors, "test": tensors})["test"].examples[0].shape == (4,)
     pixels = torch.tensor(PIXELS).permute(0, 3, 1, 2)
     image = load_task(TensorDataset(pixels, torch.tensor(Y)))["train"].examples[1]
     assert np.array_equal(np.asarray(image), PIXELS[1])
@@ -913,7 +915,8 @@ def test_lists_of_paths_are_images(tmp_path: Path, monkeypatch) -> None:
         assert all(np.array_equal(np.asarray(x), p) for x, p in zip(found, PIXELS, strict=True))
     with pytest.raises(InvalidInputError, match=r"no file 'x/0\.png', seen from"):
         load_task([f"x/{name}" for name in names], Y)
-    assert load_task([*names[:5], "no path"], Y).modality == "text"
+    with pytest.raises(InvalidInputError, match=r"names of files, such as '0\.png', but for 'no p"):
+        load_task([*names[:5], "no path"], Y)
 
 
 def test_arrays_of_images_of_several_sizes() -> None:
@@ -958,3 +961,93 @@ def test_arrays_whose_names_differ_by_case_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", X=NUMBERS, y=Y, Y=1 - Y)
     with pytest.raises(InvalidInputError, match="X, y, Y, of which some differ by case"):
         load_task(f"npz:{tmp_path / 'a.npz'}")
+
+
+def test_two_splits_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Or the second would stand in for the first."""
+    x, y = NUMBERS, Y
+    told = "are both split 'val'; put them into one, or rename one"
+    with pytest.raises(InvalidInputError, match=f"'val' and 'dev' {told}"):
+        load_task({"train": (x, y), "val": (x + 1, y), "dev": (x + 2, y)})
+    spec = save(tmp_path, x_train=x, y_train=y, x_val=x, y_val=y, x_valid=x, y_valid=y)
+    with pytest.raises(InvalidInputError, match=f"'x_val' and 'x_valid' {told}"):
+        load_task(spec)
+    with pytest.raises(InvalidInputError, match="'x' and 'x_train' are both split 'train'"):
+        load_task(save(tmp_path, X=x, y=y, x_train=x, y_train=y))
+    datasets = require("datasets", "a test")
+    one = datasets.Dataset.from_dict({"text": list("abcdef"), "label": Y.tolist()})
+    with pytest.raises(InvalidInputError, match=f"'validation' and 'dev' {told}"):
+        load_task(datasets.DatasetDict(train=one, validation=one, dev=one))
+
+
+@pytest.mark.parametrize("end", ["wav", "txt", "dcm", "heic", "NPY"])
+def test_names_of_files_are_no_texts(tmp_path: Path, end: str) -> None:
+    names = [f"scans/{i}.{end}" for i in range(6)]
+    pd.DataFrame({"path": names, "label": Y}).to_csv(tmp_path / "t.csv", index=False)
+    for data in (f"csv:{tmp_path}/t.csv", Pairs(list(zip(names, Y, strict=True)))):
+        with pytest.raises(InvalidInputError, match="texts are names of files, such as 'scans/0"):
+            load_task(data)
+    assert load_task([f"see {name} or ask" for name in names], Y).modality == "text"
+
+
+class Pairs(Dataset):
+    def __init__(self, pairs: list) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int):
+        return self.pairs[index]
+
+
+def test_a_path_among_paths_of_images_that_is_none_is_told(tmp_path: Path) -> None:
+    for odd in ("picture 7", ""):
+        cells = [f"{i}.png,{i % 2}\n" for i in range(6)]
+        (tmp_path / "t.csv").write_text("file,label\n" + "".join(cells) + f"{odd},1\n")
+        with pytest.raises(InvalidInputError, match=r"texts are names of files, such as '0[.]png'"):
+            load_task(f"csv:{tmp_path}/t.csv")
+
+
+def test_numbers_that_float32_cannot_tell_apart_are_refused() -> None:
+    seconds = 1.7e9 + np.arange(6)
+    with pytest.raises(InvalidInputError, match=r"column 1 differ by too little .* 1\.7e\+09"):
+        load_task(np.c_[NUMBERS[:, 0], seconds], Y)
+    found = load_task(np.c_[seconds - seconds.mean(), 2.0**24 + np.arange(6) * 2], Y)["train"]
+    assert len({x.tobytes() for x in found.examples}) == 6, "exact though large"
+    load_task(np.c_[1.7e9 + 86_400 * np.arange(6), np.full(6, 0.1)], Y)
+
+
+def test_dictionaries_of_other_things_than_splits_name_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"load_task\(d\['data'\], d\['target'\]\)"):
+        load_task({"data": NUMBERS, "target": Y})
+    with pytest.raises(InvalidInputError, match="examples are a dict of input_ids, mask; give one"):
+        load_task({"input_ids": NUMBERS, "mask": NUMBERS}, Y)
+    with pytest.raises(InvalidInputError, match="has the classes 'ab', one text; give a list"):
+        load_task(save(tmp_path, X=NUMBERS, y=Y, classes="ab"))
+
+
+def test_classes_by_number_of_other_columns_are_no_measurements() -> None:
+    datasets = require("datasets", "a test")
+    kinds = {"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=["a", "b"])}
+    kinds["shape"] = datasets.ClassLabel(names=["point", "line"])  # "int" is in it
+    columns = {"x": NUMBERS[:, 0].tolist(), "label": Y.tolist(), "shape": Y.tolist()}
+    data = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    assert load_task(data).understood.inputs == ("x",)
+    uneven = datasets.Dataset.from_dict({"x": [[1.0, 2.0], [3.0]] * 3, "label": Y.tolist()})
+    with pytest.raises(InvalidInputError, match="column 'x' is not a numeric array: rows of"):
+        load_task(uneven)
+
+
+def test_names_of_folders_that_are_numbers_are_told_in_their_order(tmp_path: Path) -> None:
+    for number in ("1", "2", "10"):
+        fill(tmp_path / number, 2, 10 * int(number))
+    with pytest.warns(TransferMetricsWarning, match="'1' 'one', '10' 'two', '2' 'ten'"):
+        load_task(f"imagefolder:{tmp_path}", classes=["one", "two", "ten"])
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 1), (1, 9, 3), (3, 9, 3)])
+def test_maps_whose_channels_may_be_first_or_last_are_refused(shape: tuple[int, ...]) -> None:
+    task = load_task(np.random.default_rng(0).random((6, *shape)), Y)
+    with pytest.raises(InvalidInputError, match="whose channels may be the first or the last"):
+        task["train"].examples[0].image()

@@ -10,18 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import TransferMetricsWarning
 from transfer_metrics.report.html import write_report
-from transfer_metrics.sources.tasks import load_task as loading
-from transfer_metrics.sources.tasks.load_task import _repeats, _suspicions, list_tasks, load_task
+from transfer_metrics.sources.tasks import suspicions as loading
+from transfer_metrics.sources.tasks.load_task import list_tasks, load_task
 from transfer_metrics.sources.tasks.sequences import Files
+from transfer_metrics.sources.tasks.suspicions import repeats, suspicions
 from transfer_metrics.sources.tasks.task import Understood
 
 RNG = np.random.default_rng(0)
@@ -258,7 +260,7 @@ def test_classes_that_train_lacks() -> None:
 def test_what_a_source_suspects_is_told() -> None:
     task = load_task(*numbers([0, 1]), name="x")
     how = Understood(suspicions=("column 'n' counts the examples; leave it out",))
-    assert _suspicions(replace(task, understood=how)) == list(how.suspicions)
+    assert suspicions(replace(task, understood=how)) == list(how.suspicions)
 
 
 # ---------------------------------------------------------------- repeated examples
@@ -316,12 +318,12 @@ def test_what_is_large_is_not_compared(monkeypatch) -> None:
     x, y = numbers("abab")
     same = load_task(x, y)
     both = replace(same, splits={**same.splits, "test": same["train"]})
-    assert _repeats(both)
+    assert repeats(both)
     monkeypatch.setattr(loading, "_MOST_BYTES", 100)
-    assert not _repeats(both)
+    assert not repeats(both)
     monkeypatch.undo()
     monkeypatch.setattr(loading, "_MOST_EXAMPLES", 7)
-    assert not _repeats(both)
+    assert not repeats(both)
 
 
 def test_nothing_is_decoded_or_run_to_compare() -> None:
@@ -351,3 +353,71 @@ def test_a_task_that_is_loaded_is_not_judged_again() -> None:
         task = load_task({"train": (x, y), "test": (x, y)})
     assert not told(task)
     assert not told(task, examples=2)
+
+
+# ---------------------------------------------------------------- inputs that are no inputs
+
+
+def test_examples_of_two_classes_are_told(tmp_path: Path) -> None:
+    """Equal files, a class folder that is linked under another name, and texts."""
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            pixels = RNG.integers(0, 256, (5, 5, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    assert not told(f"imagefolder:{tmp_path}")
+    (tmp_path / "emmet").symlink_to(tmp_path / "ant")
+    [text] = told(f"imagefolder:{tmp_path}")
+    assert "6 of 9 training examples are equal to one of another class" in text
+    assert "such as '0.png' of 'ant' and '0.png' of 'emmet'" in text
+    [text] = told(["a", "b", "a", "c", "c"], [0, 1, 1, 0, 0])
+    assert "2 of 5 training examples" in text
+    assert "example 0 of '0' and example 2 of '1'" in text
+    assert not told(["a", "b", "a", "c"], [0.5, 1.5, 2.5, 1.5]), "measured twice"
+    assert not told(np.zeros((4, 2)), [0, 1, 0, 1]), "few numbers are often equal"
+
+
+def test_a_column_that_is_the_label_is_told(tmp_path: Path) -> None:
+    codes = np.arange(30) % 3
+    noise = RNG.normal(size=(30, 2))
+    frame = pd.DataFrame(noise, columns=["a", "b"]).assign(code=10 * codes)
+    names = np.array(["x", "y", "z"])[codes]
+    for labels in (names, codes, pd.Series(names)):
+        [text] = told(frame, labels)
+        assert "column 'code' of the inputs is the label in other words" in text
+    [text] = told(np.c_[noise, 1 - codes % 2], codes % 2)
+    assert "column 2 of the inputs" in text
+    [text] = told(np.c_[noise, noise[:, 0]], noise[:, 0])
+    assert "columns 0, 2 of the inputs are the label" in text
+    frame.assign(label=names).to_csv(tmp_path / "t.csv", index=False)
+    assert any("column 'code'" in text for text in told(f"csv:{tmp_path}/t.csv"))
+    missing = [None, *names[1:]]
+    assert any("column 'code'" in text for text in told(frame, missing)), "of those that are left"
+    assert not told(frame.assign(code=codes % 2), names), "one number for two classes"
+    almost = frame.assign(code=np.r_[9, codes[1:]])
+    assert not told(almost, names)
+    with pytest.warns(TransferMetricsWarning, match="column 2 of the inputs is the label"):
+        tm.score(frame, codes, ["knn"])
+    with pytest.warns(TransferMetricsWarning, match="column 2 of the inputs is the label"):
+        tm.score(torch.tensor(frame.to_numpy()), codes, ["knn"])
+
+
+def test_columns_of_frames_that_number_the_rows_are_told() -> None:
+    frame = pd.DataFrame(RNG.normal(size=(30, 2)), columns=["a", "b"])
+    assert not told(frame, np.arange(30) % 2)
+    [text] = told(frame.reset_index(names="n"), np.arange(30) % 2)
+    assert "column 'n' counts the examples" in text
+    some = frame.reset_index(names="Unnamed: 0").sample(frac=0.5, random_state=0)
+    [text] = told(some, [0, 1, 1] * 5)
+    assert "column 'Unnamed: 0' has the name of an index" in text
+
+
+def test_cuts_of_one_data_set_that_overlap_are_told() -> None:
+    whole = TensorDataset(torch.rand(40, 3), torch.arange(40) % 2)
+    cut = {
+        "train": Subset(whole, range(30)),
+        "test": Subset(Subset(whole, range(20, 40)), range(15)),
+    }
+    [text] = told(cut)
+    assert "10 of 15 examples of split 'test' are in 'train' as well" in text
+    assert not told({"train": Subset(whole, range(30)), "test": Subset(whole, range(30, 40))})

@@ -54,6 +54,11 @@ def checked_name(name: Any, what: str) -> str:
     return name
 
 
+def plain_name(name: str) -> str:
+    """A name of a column or folder as it is compared: without case, spaces and signs."""
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
 def bare_name(name: str) -> str:
     """The name without its number."""
     return _NUMBER.sub("", name)

@@ -25,9 +25,9 @@ from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.label_values import check_pairs
 from transfer_metrics.sources.tasks.labels import complete_labels, fitted_kind
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.pairing import check_pairs
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
 

@@ -29,7 +29,6 @@ from transfer_metrics.selection.columns import (
 )
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
-from transfer_metrics.sources.tasks.label_values import check_pairs
 from transfer_metrics.sources.tasks.labels import complete_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.new_examples import (
@@ -38,6 +37,7 @@ from transfer_metrics.sources.tasks.new_examples import (
     is_task_name,
     new_examples,
 )
+from transfer_metrics.sources.tasks.pairing import check_pairs
 from transfer_metrics.sources.tasks.task import Split, Task
 
 if TYPE_CHECKING:

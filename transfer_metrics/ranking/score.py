@@ -33,10 +33,10 @@ from transfer_metrics.sources.tasks.label_values import (
     as_array,
     as_numbers,
     check_container,
-    check_pairs,
 )
 from transfer_metrics.sources.tasks.labels import IGNORED, read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.pairing import check_pairs, telling
 from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
@@ -116,6 +116,8 @@ def score(
             f"rank_models or score_layers, or its terms {', '.join(asked[0].terms)}"
         )
     labels = Labels.read(y, kind, len(X), units, chosen)
+    for doubt in telling(X, labels.values, kind == "classification"):
+        warn(doubt)
     of_source = [m for m in chosen if m.requires == "source"]
     if of_source and source is None and len(of_source) < len(chosen):
         raise InvalidInputError(

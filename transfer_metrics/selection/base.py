@@ -26,8 +26,8 @@ from transfer_metrics.selection.columns import (
     layer_columns,
     refuse_unfitted,
 )
-from transfer_metrics.sources.tasks.label_values import check_pairs
 from transfer_metrics.sources.tasks.labels import complete_labels, kind_of
+from transfer_metrics.sources.tasks.pairing import check_pairs
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics selection 1"

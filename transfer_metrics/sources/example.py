@@ -83,9 +83,12 @@ def as_sound(example: Any) -> Sound:
             f"a sound has the shape {samples.shape} and type {samples.dtype}; give one channel, a "
             f"waveform (T,) of real numbers, for example the mean of the channels"
         )
+    if rate is not None and rate < 1:
+        raise InvalidInputError(f"a sound has {rate} samples per second; give its true rate")
+    whole = samples.dtype.kind in "iu"
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     most = float(np.abs(samples).max())
-    if not most <= _LOUDEST:  # NaN compares false
+    if not most <= (1 if whole else _LOUDEST):  # NaN compares false
         raise InvalidInputError(
             f"a sound has values up to {most:.4g}; waveforms lie in -1 to 1 (divide 16-bit samples "
             f"by 32768)"
@@ -197,6 +200,9 @@ def decode(data: bytes, name: str) -> Image.Image:
             upright = _upright(image)
             if image.format == "PPM" and image.mode == "I":  # of 16 bits, of which Pillow makes 32
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            if image.format == "TIFF" and image.mode.startswith("I;16"):  # of 9 to 16 bits
+                [bits, *_] = image.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))  # type: ignore
+                upright = Image.fromarray(np.asarray(upright).astype(np.uint16) << (16 - bits))
             upright.filename = name  # type: ignore[attr-defined]  # for who cannot use it
             return upright
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -244,6 +250,11 @@ class PixelMap(np.ndarray):
                 f"an example has values from {least:.4g} to {most:.4g}, as if 1 were white, and "
                 f"others of its task reach {self.white:g}; give all of them one range, or whole "
                 f"numbers"
+            )
+        if {len(values), values.shape[2]} <= {1, 3} and values.size not in (1, 3):
+            raise InvalidInputError(
+                f"an example has the shape {values.shape}, whose channels may be the first or the "
+                f"last; give pixels as uint8 (H, W) or (H, W, 3)"
             )
         pixels = np.rint(np.clip(values * (255 / self.white), 0, 255)).astype(np.uint8)
         return array_to_image(pixels.transpose(1, 2, 0) if len(pixels) in (1, 3) else pixels)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.registry import choose
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ _INTERPOLATIONS = {
 }
 # What Pillow does not convert to all others at once.
 _ON_THE_WAY = {"La": "LA", "LAB": "RGB"}
+_DARK = 4096
+"""Beyond what 12 bits hold, as cameras and scanners write them into 16."""
 _MOST_ASPECT = 128
 """Sides of an image beyond this proportion are cut before it is resized."""
 
@@ -159,12 +161,10 @@ def _without_ends(image: Image.Image) -> Image.Image:
 def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
     """Convert any 8 or 16 bit image to ``"RGB"`` or ``"L"``; transparency is dropped.
 
-    Grey values of 16 bits are scaled, where Pillow and torchvision cut them off at 255: an image
-    whose brightest pixel takes 8 bits keeps them, one of up to 12 bits, as cameras and scanners
-    write them into 16, counts as one of 12 bits, and the others as of 16. Pillow itself reads
-    colours of 16 bits by their upper 8.
+    Of grey values of 16 bits the upper 8 count, in every image alike, as Pillow reads colours of 16
+    bits; a warning tells of an image that is nearly black by that.
 
-    >>> to_mode(Image.fromarray(np.array([[0, 2048, 4095]], np.uint16)), "L").tobytes().hex()
+    >>> to_mode(Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)), "L").tobytes().hex()
     '0080ff'
     """
     if not isinstance(image, Image.Image):
@@ -175,9 +175,12 @@ def to_mode(image: Image.Image | np.ndarray, mode: str) -> Image.Image:
         )
     if image.mode.startswith("I;16"):
         deep = np.asarray(image)
-        bits = int(deep.max()).bit_length()
-        shift = 0 if bits <= 8 else 4 if bits <= 12 else 8
-        image = Image.fromarray((deep >> shift).astype(np.uint8))
+        if deep.max() < _DARK:
+            warn(
+                "an image of 16 bits has no value above 4095 of 65535 and is nearly black; if its "
+                "white is less, as of cameras of 12 bits, scale all images by it"
+            )
+        image = Image.fromarray((deep >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         file = getattr(image, "filename", "")
         raise InvalidInputError(

@@ -20,7 +20,7 @@ from transfer_metrics.sources import zoo
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.paths import existing, split_name
+from transfer_metrics.sources.tasks.paths import existing, usual_splits
 from transfer_metrics.sources.tasks.sequences import StoredImages
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import DEEPEST, check_unpacked
@@ -223,11 +223,10 @@ def _from_arrays(
         )
     used = {"classes"}
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
-    for key, data in arrays.items():
-        match = re.fullmatch(r"(x|jpeg)(_(\w+))?", key)
-        if not match:
-            continue
-        form, suffix, split = match[1], match[2] or "", match[3] or "train"
+    named = {key: match for key in arrays if (match := re.fullmatch(r"(x|jpeg)(_(\w+))?", key))}
+    usual = usual_splits({key: match[3] or "train" for key, match in named.items()}, name)
+    for key, match in named.items():
+        form, suffix = match[1], match[2] or ""
         needed = [f"y{suffix}"] + ([f"offsets{suffix}"] if form == "jpeg" else [])
         lacking = [other for other in needed if other not in arrays]
         if lacking:
@@ -238,16 +237,21 @@ def _from_arrays(
         where = f"{place}:{key}"
         if form == "jpeg":
             offsets = np.asarray(arrays[f"offsets{suffix}"])
-            examples: Sequence[Any] = _EncodedImages(np.asarray(data), offsets, where)
+            examples: Sequence[Any] = _EncodedImages(np.asarray(arrays[key]), offsets, where)
         else:
-            examples = as_examples(data, where)
-        parts[split_name(split)] = (examples, arrays[f"y{suffix}"])
+            examples = as_examples(arrays[key], where)
+        parts[usual[key]] = (examples, arrays[f"y{suffix}"])
     if not parts:
         raise InvalidInputError(
             f"task {name!r}: {place!r} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs X "
             f"and y, or x_train and y_train (and x_test, …), or jpeg_train, offsets_train, y_train"
         )
     classes = arrays.get("classes")
+    if isinstance(classes, str) or (classes is not None and not np.ndim(classes)):
+        raise InvalidInputError(
+            f"task {name!r}: {place!r} has the classes {str(classes)!r}, one text; give a list of "
+            f"their names"
+        )
     if classes is not None:
         classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)
     left_out = tuple((f"array {key!r}", "it is not read") for key in arrays if key not in used)

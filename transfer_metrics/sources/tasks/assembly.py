@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,10 +21,14 @@ from transfer_metrics.sources.tasks.labels import (
     odd_texts,
     unlabelled,
 )
+from transfer_metrics.sources.tasks.pairing import telling
+from transfer_metrics.sources.tasks.paths import OF_FILES
 from transfer_metrics.sources.tasks.sequences import Examples, some
 from transfer_metrics.sources.tasks.task import Split, Task, Understood
 from transfer_metrics.untrusted import visible
 
+_LOOKED_AT = 50
+"""Texts of which it is seen whether they are names of files."""
 _LONGEST = 60
 """Letters of what is shown of a sentence."""
 _POLICIES = {
@@ -87,6 +92,8 @@ def make_task(
             f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
         )
     modality = found.pop() if found else "tensor"
+    if modality == "text":
+        _refuse_names_of_files(name, next(iter(splits.values())).examples)
     maps = {split: getattr(part.examples, "maps", None) for split, part in splits.items()}
     whites = {of and of.white for of in maps.values()}
     if len(whites) > 1:
@@ -95,9 +102,30 @@ def make_task(
             f"task {name!r}: the splits hold images in different ranges: {ranges}; give "
             f"all of them in one"
         )
+    values = getattr(splits["train"].examples, "values", None) if "train" in splits else None
+    if values is not None and values.ndim == 2:
+        columns = understood.inputs if len(understood.inputs) == values.shape[1] else ()
+        doubted += telling(values, labels["train"], found_kind == "classification", columns)
     if modality == "tensor" and len(splits) > 1:
         _refuse_uneven(name, splits)
     return Task(name, found_kind, modality, splits, names, understood.plus(left, doubted))
+
+
+def _refuse_names_of_files(name: str, texts: Sequence[Any]) -> None:
+    """Refuse texts of which most are names of files, which no model of texts should read."""
+    some: list[Any] = []
+    with suppress(InvalidInputError):  # of one that cannot be read, told of when it is used
+        some += (texts[i] for i in range(min(len(texts), _LOOKED_AT)))
+    some = [text for text in some if text]
+    named = [t for t in some if isinstance(t, str) and t.strip().lower().endswith(OF_FILES)]
+    if 2 * len(named) > len(some):
+        odd = next((text for text in some if text not in named), "")
+        raise InvalidInputError(
+            f"task {name!r}: the texts are names of files, such as {visible(named[0], _LONGEST)!r}"
+            f"{f', but for {visible(str(odd), _LONGEST)!r}' if odd else ''}; give paths that all "
+            f"name images, in a column or in a list, sounds as audiofolder:FOLDER, or what is in "
+            f"the files"
+        )
 
 
 def _refuse_uneven(name: str, splits: Mapping[str, Split]) -> None:

@@ -14,7 +14,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import plain_name
 from transfer_metrics.sources.tasks.label_values import number_of
+from transfer_metrics.sources.tasks.pairing import INDEX
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, inside
 from transfer_metrics.sources.tasks.sequences import Files
 from transfer_metrics.sources.tasks.task import Understood
@@ -37,10 +39,11 @@ _IDENTIFIERS = (
 """Names of columns that number the rows."""
 _NAMES_ROWS = re.compile(r".*([\W_][iI][dD]|[a-z]I[dD])|level_(\d+|N)", re.DOTALL)
 _NUMBERS_ROWS = re.compile(r".*[\W_](no|nr|number)\.?|no\.?|nr\.?|number", re.I | re.DOTALL)
-FLAGS = (
-    "istrain", "istraining", "istest", "isval", "isvalid", "isvalidation",
-)  # fmt: skip
+FLAGS = ("istrain", "istraining", "istest", "isval", "isvalid", "isvalidation")
 """Names of columns of numbers that say which rows are for training."""
+_OTHER_NUMBERS = dict.fromkeys(FLAGS, "it has the name of a split")
+_OTHER_NUMBERS |= dict.fromkeys(("fold", "kfold", "cvfold"), "it numbers folds")
+_OTHER_NUMBERS["sampleweight"] = "it weighs the rows"
 _SENTENCES = ("tokens", "words")
 _TAGS = ("ner_tags", "pos_tags", "tags", "labels", "label")
 _PAIRS = (
@@ -204,6 +207,10 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     others = {c: held for c, held in holds.items() if c not in (*labels, split, titles)}
     # An index is better than nothing at all.
     rest = {c: held for c, held in others.items() if c not in left} or others
+    if others and not (asked.text or asked.image or asked.features or {*rest} - {*left}):
+        one = next(iter(rest))
+        told = f"column {one!r} is the only input, though {left[one]}"
+        suspicions.append(f"{told}; name what models are to read")
     for column in () if table.declared else (*labels, *rest):
         if holds[column] == "lists":
             cure = (
@@ -266,13 +273,11 @@ def _unused(table: Table, column: str, held: Holds) -> str:
         return "it has no values"
     if held not in ("numbers", "text") or plain_name(column) in _SURE:
         return ""
-    if held == "numbers" and plain_name(column) in FLAGS:
-        return "it has the name of a split"
-    if held == "numbers" and plain_name(column) in ("fold", "kfold", "cvfold"):
-        return "it numbers folds"
+    if held == "numbers" and plain_name(column) in _OTHER_NUMBERS:
+        return _OTHER_NUMBERS[plain_name(column)]
     first = column == table.columns[0]
     index = column in table.index or (first and not column)
-    if index or re.fullmatch(r"__index_level_\d+__|Unnamed: 0(\.\d+)?", column):
+    if index or INDEX.fullmatch(column):
         return "the index of a data frame"
     # Of other names only whole numbers and words: "Reynolds number" may be measured, and a last
     # column of numbers may be the label.
@@ -384,8 +389,3 @@ def _find_label(columns: Sequence[str]) -> tuple[str, list[str]]:
         f"column {found!r} is taken for the label, by its name, though it may be {named}; say "
         f"label=COLUMN to choose"
     ]
-
-
-def plain_name(name: str) -> str:
-    """A name of a column as it is compared: without case, spaces and signs."""
-    return re.sub(r"[\W_]+", "", name).casefold()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.naming import plain_name
 from transfer_metrics.sources.example import Modality, decode
 from transfer_metrics.sources.specs import text_of
 from transfer_metrics.sources.tasks.assembly import make_task
@@ -27,6 +28,7 @@ from transfer_metrics.sources.tasks.paths import (
     shards,
     split_name,
     split_within,
+    usual_splits,
 )
 from transfer_metrics.sources.tasks.sequences import Examples, Files
 from transfer_metrics.sources.tasks.task import Task, Understood
@@ -35,6 +37,12 @@ from transfer_metrics.untrusted import PICTURE, check_size, parse_json
 _LOOSE, _LINK = "in no class folder", "a broken link, or one to a folder"
 _LITTER = "hidden, or left there by a system"
 """Why something is left out."""
+_PICTURES = ("image", "images", "img", "imgs", "jpegimages")
+_DRAWN = (
+    *_PICTURES, "mask", "masks", "label", "labels", "annotation", "annotations", "groundtruth",
+    "segmentationclass", "segmentationobject",
+)  # fmt: skip
+"""Names of folders of tasks that are not of whole pictures."""
 
 
 def from_imagefolder(place: str, name: str) -> Task:
@@ -59,6 +67,8 @@ def _read(found: _Folder, modality: Modality) -> Task:
     for split, folder in found.splits().items():
         paths: list[Path] = []
         named: list[str] = []
+        if split == "train":
+            found.look_within(folder)
         for class_folder in found.subfolders(folder):
             own = found.files(class_folder)
             paths += own
@@ -68,6 +78,10 @@ def _read(found: _Folder, modality: Modality) -> Task:
         elif folder != found.root:
             found.left[f"no {found.noun} in it"].append(folder)
     classes = sorted(set().union(*(named for _, named in parts.values())))
+    drawn = [title for title in classes if plain_name(title) in _DRAWN]
+    if len(drawn) > 1 and not {*map(plain_name, drawn)} <= {*_PICTURES}:
+        told = f"{' and '.join(map(repr, drawn))} are no classes but pictures and what was drawn"
+        raise InvalidInputError(f"task {found.name!r}: {told} on them; give a folder per class")
     if "train" not in parts or len(classes) < 2:
         raise found.unusable(len(classes))
     left_out = found.left_out()
@@ -77,8 +91,8 @@ def _read(found: _Folder, modality: Modality) -> Task:
     coded = {s: (paths, [numbers[n] for n in named]) for s, (paths, named) in parts.items()}
     task = make_task(found.name, coded, "classification", classes)
     # Told when all is known, with what else is wrong.
-    told = [f"left out {', '.join(lost)}"] if lost else []
-    return replace(task, understood=task.understood.plus(left_out, told), named=True)
+    doubted = found.doubted + ([f"left out {', '.join(lost)}"] if lost else [])
+    return replace(task, understood=task.understood.plus(left_out, doubted), named=True)
 
 
 class _Folder:
@@ -88,6 +102,7 @@ class _Folder:
         self.root, self.name, self.noun = existing(place, name, "folder"), name, noun
         self.suffixes = FILE_SUFFIXES[noun]
         self.left: defaultdict[str, list[Path]] = defaultdict(list)
+        self.doubted: list[str] = []
 
     def left_out(self) -> tuple[tuple[str, str], ...]:
         """What is not used: its name, or the number of several and the first, with the reason."""
@@ -104,7 +119,6 @@ class _Folder:
             filled = [f for f in inner if any(map(self._is_one, files_below(f)))]
             said = {f.name: split_within(f.name) for f in filled}
             if not all(said.values()) or len({*said.values()}) < 2:
-                self._refuse_splits_within(filled)
                 return {"train": self.root}
             if "train" not in said.values() or not all(map(self._folders, filled)):
                 raise InvalidInputError(
@@ -113,19 +127,15 @@ class _Folder:
                     f"with one that is called train"
                 )
         found: dict[str, Path] = {}
+        named: dict[str, str] = {}
         for folder in self.subfolders(self.root):
-            split = split_name(text_of(folder.name))
-            split = split_within(split) or split
+            shown = text_of(folder.name)
+            split = split_within(shown) or split_name(shown)
             alone = self._folders(folder)
             if len(alone) == 1 and split_within(alone[0].name) == split and self._folders(alone[0]):
                 folder = alone[0]  # as archives that were packed twice have it
-            if split in found:
-                raise InvalidInputError(
-                    f"task {self.name!r}: {found[split].name!r} and {folder.name!r} in "
-                    f"{str(self.root)!r} are both split {split!r}; put them into one folder, or "
-                    f"rename one"
-                )
-            found[split] = folder
+            named[shown], found[split] = split, folder
+        usual_splits(named, self.name)
         return found
 
     def subfolders(self, folder: Path) -> list[Path]:
@@ -168,16 +178,28 @@ class _Folder:
             f"folder per class, at least two{hint}{f'. Not used: {left}' if left else ''}"
         )
 
-    def _refuse_splits_within(self, classes: Sequence[Path]) -> None:
-        """Refuse classes that hold a train and another split each, which would be read as one."""
-        inner = [{split_name(f.name) for f in self._folders(folder)} for folder in classes]
-        if len(inner) > 1 and all(
-            "train" in splits and len(splits & {"test", "val"}) for splits in inner
-        ):
+    def look_within(self, split: Path) -> None:
+        """Refuse classes that hold a train and another split each, which would be read as one.
+
+        Where they hold the same folders of other names, these may be the classes.
+        """
+        classes = [f for f in self._folders(split) if any(map(self._is_one, files_below(f)))]
+        inner = [{f.name for f in self._folders(folder)} for folder in classes]
+        if len(inner) < 2 or len(inner[0]) < 2:
+            return
+        splits = [{split_name(name) for name in names} for names in inner]
+        if all("train" in said and said & {"test", "val"} for said in splits):
             raise InvalidInputError(
                 f"task {self.name!r}: every class in {str(self.root)!r} holds folders of splits, "
                 f"such as {str(classes[0] / 'train')!r}; arrange them the other way round, a "
                 f"folder per class in each split"
+            )
+        if all(names == inner[0] for names in inner):
+            some = ", ".join(sorted(map(text_of, inner[0]))[:3])
+            self.doubted.append(
+                f"all class folders hold the same folders, such as {some} in "
+                f"{text_of(classes[0].name)!r}; if these are the classes, name one folder as the "
+                f"task, such as {text_of(str(classes[0]))!r}, or put them together by class"
             )
 
     def _is_one(self, path: Path) -> bool:
@@ -224,7 +246,11 @@ class _Members(Examples):
         data = self.stored(index)
         if self.modality == "image":
             return decode(data, self._where(index))
-        return data.decode("utf-8", errors="replace")
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            told = f"{self._where(index)} is not in UTF-8 ({error.reason} at byte {error.start})"
+            raise InvalidInputError(f"{told}; write it so, or say corrupt=skip") from error
 
     def stored(self, index: int) -> bytes:
         number, start, size = map(int, self.places[index])
@@ -276,8 +302,11 @@ def from_tar(
         for number, path in enumerate(paths):
             try:
                 for members in _examples(path):
-                    ends = (end for end in members if f".{end}" in FILE_SUFFIXES["image"])
-                    end = next(ends, "txt")
+                    ends = [end for end in members if f".{end}" in FILE_SUFFIXES["image"]]
+                    if len(ends) > 1:
+                        told = f"an example has several images, .{' and .'.join(ends)}"
+                        raise InvalidInputError(f"{str(path)!r}: {told}; write one into each")
+                    [end] = ends or ["txt"]
                     if end not in members:
                         neither += 1
                         continue
@@ -328,7 +357,7 @@ def _examples(path: Path) -> Iterator[dict[str, tuple[int, int]]]:
                 raise ValueError(f"it ends within {member.name!r}")
             folder, _, file = member.name.rpartition("/")
             stem, dot, suffix = file.partition(".")
-            if not stem or not dot:
+            if not stem or not dot or any(map(is_litter, folder.split("/"))):
                 continue
             if (folder, stem) != last and members:
                 yield members
@@ -362,7 +391,7 @@ def _label(members: dict[str, tuple[int, int]], path: Path, key: str | None) -> 
     check_size(size, _LABEL_BYTES, "a label has")
     with path.open("rb") as file:
         file.seek(start)
-        text = file.read(size).decode("utf-8").strip()
+        text = file.read(size).decode("utf-8-sig").strip()
     if which == "cls":
         return text
     told = parse_json(text)

@@ -40,6 +40,8 @@ _FIRST = 10
 """Files that are named of which one must be there."""
 _READ_TWICE = 8
 """Examples of a dataset of which it is seen whether they are the same when read again."""
+_LOST = 0.01
+"""Share of the range of a column that rounding may take."""
 _COMPARED = 64
 """Labels of a dataset that are compared with those that it returns."""
 
@@ -239,6 +241,11 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
     mappings with ``array`` and ``sampling_rate``), or numbers.
     """
     check_container(values, where)
+    if isinstance(values, Mapping):
+        raise InvalidInputError(
+            f"{where}: examples are {a_type(values)} of {', '.join(map(str, values))}; give one of "
+            f"them, or an array or list that holds an example per row"
+        )
     if hasattr(values, "to_pandas") and not hasattr(values, "to_numpy"):  # a table of Arrow
         values = values.to_pandas()
     if hasattr(values, "detach"):
@@ -353,6 +360,8 @@ def _as_float32(values: np.ndarray, where: str) -> np.ndarray:
     values = values[:, None] if values.ndim == 1 else values
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(values, dtype=np.float32)
+    if values.ndim == 2 and values.dtype.itemsize > 4 and len(values):
+        _refuse_rounded(values, result, where)
     bad = ~np.isfinite(result).all(axis=tuple(range(1, result.ndim)))
     if bad.any():
         raise InvalidInputError(
@@ -360,3 +369,16 @@ def _as_float32(values: np.ndarray, where: str) -> np.ndarray:
             f"{int(bad.argmax())}; remove or fill them"
         )
     return result
+
+
+def _refuse_rounded(values: np.ndarray, result: np.ndarray, where: str) -> None:
+    """Refuse columns whose numbers differ by little beside their size, which float32 would lose."""
+    least, most = values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinite ones are refused below
+        doubted = np.maximum(-least, most) * 2.0**-24 > _LOST * (most - least)
+    for column in np.flatnonzero(doubted & (most > least)).tolist():
+        if (values[:, column] != result[:, column]).any():
+            raise InvalidInputError(
+                f"{where}: the numbers of column {column} differ by too little beside their size, "
+                f"{most[column]:.6g}, for float32; subtract their mean, or leave it out"
+            )

@@ -42,6 +42,9 @@ def as_array(values: Any) -> np.ndarray:
         values = from_tensor(values)
     elif hasattr(values, "to_numpy") or not isinstance(values, (list, tuple, np.ndarray)):
         values = np.asarray(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "mM":
+        # Of nanoseconds Python makes whole numbers.
+        values = values.astype(f"{values.dtype.kind}8[us]")
     if isinstance(values, np.ndarray) and not values.ndim:
         raise InvalidInputError(
             f"labels are {a_type(values.item())}, and not one per example in their order; "
@@ -92,25 +95,6 @@ def is_none(value: Any) -> bool:
     if isinstance(value, (float, Decimal)):
         return value != value
     return value is None or type(value).__name__ in ("NAType", "NaTType")
-
-
-def check_columns(frames: Mapping[str, Any]) -> None:
-    """Refuse data frames of several splits whose columns have other names or another order."""
-    named = {
-        split: [*x.columns] for split, x in frames.items() if hasattr(x, "iloc") and x.ndim == 2
-    }
-    for split, columns in named.items():
-        first, wanted = next(iter(named.items()))
-        if columns != wanted:
-            place = next(
-                (i for i, c in enumerate(columns) if c not in wanted[i : i + 1]), len(columns)
-            )
-            here, there = (repr((c[place : place + 1] or ["none"])[0]) for c in (columns, wanted))
-            raise InvalidInputError(
-                f"splits {first!r} and {split!r} have other columns, or another order: column "
-                f"{place} is {there} in {first!r} and {here} in {split!r}; give both the same, "
-                f"such as by {split}[{first}.columns]"
-            )
 
 
 def _of_shape(shape: tuple[int, ...]) -> InvalidInputError:
@@ -297,28 +281,6 @@ def _single(value: Any) -> Any:
     if isinstance(value, Decimal) and value.is_finite():
         return int(value) if value == value.to_integral_value() else float(value)
     return None if type(value).__name__ in ("NAType", "NaTType") else value
-
-
-def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
-    """Refuse rows of pandas whose labels say that they are paired otherwise than by position.
-
-    Indices that share no label, or of which one repeats its labels, say nothing.
-    """
-    of_x, of_y = (getattr(v, "index", None) if hasattr(v, "iloc") else None for v in (X, y))
-    if of_x is None or of_y is None or len(of_x) != len(of_y) or of_x.equals(of_y):
-        return
-    if not (of_x.is_unique and of_y.is_unique):
-        return
-    place = of_y.get_indexer(of_x)
-    if (place < 0).any():
-        return
-    row = int(np.flatnonzero(place != np.arange(len(place)))[0]) if len(place) else 0
-    x, y = names
-    raise InvalidInputError(
-        f"{x} and {y} have the same row labels in another order: row {row} is "
-        f"{str(of_x[row])!r} in {x} and {str(of_y[row])!r} in {y}; give {y}.loc[{x}.index], or "
-        f"{y}.to_numpy() if they are in order as they are"
-    )
 
 
 def as_numbers(values: Any, where: str) -> np.ndarray:

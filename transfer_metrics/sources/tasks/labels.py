@@ -14,12 +14,12 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.label_values import (
     absent,
     as_array,
-    check_pairs,
     number_of,
     odd_classes,
     odd_texts,
     read_texts,
 )
+from transfer_metrics.sources.tasks.pairing import check_pairs
 
 Kind = Literal["classification", "regression", "multilabel"]
 _KINDS = get_args(Kind)

@@ -20,8 +20,9 @@ from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import Asked, Holds, Table
 from transfer_metrics.sources.tasks.in_memory import as_example, as_examples, from_dataset
+from transfer_metrics.sources.tasks.label_values import as_numbers
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.paths import split_name
+from transfer_metrics.sources.tasks.paths import usual_splits
 from transfer_metrics.sources.tasks.sequences import ColumnImages, ColumnTexts, text_or_pair
 from transfer_metrics.sources.tasks.table_tasks import task_of
 from transfer_metrics.sources.tasks.task import Task
@@ -64,15 +65,15 @@ class _HubTable(Table):
             )
         data = data.with_format(None)  # all columns, as Python has them
         self.name, self.columns, self.rows = name, tuple(data.column_names), len(data)
-        self.splits = {split_name(split): np.arange(len(data))}
+        self.splits = {split: np.arange(len(data))}
         self._datasets, self._data = datasets, data
 
     def holds(self, column: str) -> Holds:
         kind = self._data.features[column]
         if isinstance(kind, self._datasets.Image):
             return "images"
-        if isinstance(kind, (dict, list)):
-            return "other"
+        if isinstance(kind, (dict, list, self._datasets.ClassLabel)):
+            return "other"  # classes by number are no measurements
         if getattr(kind, "dtype", None) in _TEXT:
             return "text"
         if getattr(getattr(kind, "feature", None), "dtype", None) in _TEXT:
@@ -98,8 +99,10 @@ class _HubTable(Table):
         return _HubTexts(self._data.select_columns(list(columns)), tuple(columns))
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        arrays = [np.asarray(self._data[column][:], dtype=np.float64) for column in columns]
-        return np.concatenate([a.reshape(len(a), -1) for a in arrays], axis=1)
+        arrays = [
+            as_numbers(self._data[c][:], f"task {self.name!r}, column {c!r}") for c in columns
+        ]
+        return np.concatenate([a.reshape(len(a), -1).astype(float) for a in arrays], axis=1)
 
     def images(self, column: str, root: str | None) -> Sequence[Any]:
         raw = self._data.cast_column(column, self._datasets.Image(decode=False))
@@ -129,7 +132,8 @@ def from_hub(
     datasets = require("datasets", f"task {name!r}")
     loaded = _load(datasets, place, name, config) if isinstance(place, str) else place
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
-    tables = [_HubTable(datasets, data, split, name) for split, data in splits.items()]
+    usual = usual_splits({str(split): str(split) for split in splits}, name)
+    tables = [_HubTable(datasets, data, usual[str(s)], name) for s, data in splits.items()]
     asked = Asked(label, text, image, words)
     return task_of(tables, name, kind, asked, bio=bio, missing=missing)
 

@@ -5,19 +5,13 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
-from PIL.ImageFile import ImageFile
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.naming import a_type, checked_name
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
-from transfer_metrics.sources.example import example_bytes, is_blank
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
 from transfer_metrics.sources.tasks.assembly import (
     in_one_order,
@@ -26,13 +20,15 @@ from transfer_metrics.sources.tasks.assembly import (
     words_task,
 )
 from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
-from transfer_metrics.sources.tasks.label_values import check_columns, check_pairs
+from transfer_metrics.sources.tasks.label_values import number_of
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.library_tasks import SKLEARN, from_hub, loader_of
-from transfer_metrics.sources.tasks.paths import split_name
-from transfer_metrics.sources.tasks.sequences import Examples
+from transfer_metrics.sources.tasks.pairing import check_columns, check_pairs, counting
+from transfer_metrics.sources.tasks.paths import usual_splits
+from transfer_metrics.sources.tasks.sequences import Rows
 from transfer_metrics.sources.tasks.subtasks import Cut
-from transfer_metrics.sources.tasks.task import Split, Task
+from transfer_metrics.sources.tasks.suspicions import blanks, repeats, suspicions
+from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import visible
 
 TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
@@ -56,14 +52,6 @@ TASK_SOURCES: Registry[Callable[..., Task]] = Registry(
 )
 """Functions ``(place, name, **options) -> Task``; what stands after ``?`` becomes the options."""
 _OF_EVERY_TASK = {field.name for field in dataclasses.fields(Cut)}
-_MOST_ONE_CLASS = 0.95
-"""Share of the largest class that is still taken for meant."""
-_LEAST = 5
-"""Classes from which on one of them per example is strange."""
-_MOST_EXAMPLES, _MOST_BYTES = 100_000, 1 << 28
-"""Of two splits; larger ones are not compared. Reading so much takes about a second."""
-_CHANCE = 1
-"""Rows of numbers that may be equal by chance, as a pair of flowers of Fisher's iris is."""
 
 
 def load_task(
@@ -173,7 +161,7 @@ def load_task(
     else:
         whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
     task = cut(whole)
-    for text in (*_suspicions(whole), *_blanks(task), *_repeats(task)):
+    for text in (*suspicions(whole), *blanks(task), *repeats(task)):
         warn(f"task {visible(whole.name)!r}: {text}")
     return task
 
@@ -205,20 +193,38 @@ def _in_memory(
             f"out"
         )
     given = spec if labels is None else (spec, labels)
-    splits = given if isinstance(given, Mapping) else {"train": given}
+    parts: Mapping[Any, Any] = given if isinstance(given, Mapping) else {"train": given}
+    usual = usual_splits({str(split): str(split) for split in parts}, name)
+    splits = {usual[str(split)]: part for split, part in parts.items()}
+    if "train" not in splits:
+        x, y, *_ = (*parts, "X", "y")
+        raise InvalidInputError(
+            f"task {name!r} has no split 'train', but {', '.join(map(repr, parts)) or 'nothing'}; "
+            f"give {{'train': (X, y)}}, or the examples and labels apart, load_task(d[{x!r}], "
+            f"d[{y!r}])"
+        )
     missing = options.pop("missing", "skip")
     if kind != "regression" and all(map(is_labelled_words, splits.values())):
-        words = {split_name(str(split)): part for split, part in splits.items()}
-        return words_task(name, words, kind, classes, **options)
+        return words_task(name, splits, kind, classes, **options)
     if options:
         raise InvalidInputError("bio= applies to words with a label each only; leave it out")
     pairs = {s: part for s, part in splits.items() if isinstance(part, (tuple, list)) and part}
-    check_columns({str(split): part[0] for split, part in pairs.items()})
-    read = {split_name(str(split)): _part(part, f"task {name!r}") for split, part in splits.items()}
-    given, named = in_one_order({split: part[1:] for split, part in read.items()})
-    parts = {split: (examples, given[split]) for split, (examples, *_) in read.items()}
+    for place in (0, 1):
+        check_columns({split: part[place] for split, part in pairs.items() if len(part) == 2})
+    read = {split: _part(part, f"task {name!r}") for split, part in splits.items()}
+    labels_of, named = in_one_order({split: part[1:] for split, part in read.items()})
+    found = {split: (examples, labels_of[split]) for split, (examples, *_) in read.items()}
     classes = named if classes is None else classes
-    return make_task(name, parts, kind, classes, missing)
+    understood = _columns_of(pairs["train"][0], found["train"][0]) if "train" in pairs else None
+    return make_task(name, found, kind, classes, missing, understood)
+
+
+def _columns_of(frame: Any, examples: Sequence[Any]) -> Understood | None:
+    """What the columns of a data frame of numbers are, and what may be a mistake in them."""
+    if not (isinstance(examples, Rows) and hasattr(frame, "iloc") and frame.ndim == 2):
+        return None
+    columns = tuple(map(str, frame.columns))
+    return Understood(inputs=columns, suspicions=tuple(counting(examples.values, columns)))
 
 
 def _part(part: Any, where: str) -> tuple[Sequence[Any], Any, Sequence[Any] | None]:
@@ -258,132 +264,12 @@ def _renamed(task: Task, classes: Sequence[Any] | None) -> Task:
         raise InvalidInputError(
             f"task {task.name!r}: {len(classes)} names for {task.num_classes} classes"
         )
+    numbers = [number_of(title) for title in task.classes]
+    if task.named and None not in numbers and numbers != sorted(map(float, task.classes)):
+        told = zip(task.classes[:3], classes[:3], strict=True)
+        warn(
+            f"task {visible(task.name)!r}: classes= names the folders in the order of their own "
+            f"names as texts, {', '.join(f'{folder!r} {title!r}' for folder, title in told)} …; "
+            f"correct the names if that is not meant"
+        )
     return dataclasses.replace(task, classes=tuple(str(c) for c in classes))
-
-
-def _suspicions(task: Task) -> list[str]:
-    """What may be a mistake, from names and labels alone, and what the source suspects itself.
-
-    A class per example, one class above ``_MOST_ONE_CLASS``, classes that differ by case, space or
-    Unicode form only, and classes of other splits that ``train`` lacks.
-    """
-    return [*task.understood.suspicions, *(_of_classes(task) if task.num_classes else ())]
-
-
-def _of_classes(task: Task) -> Iterator[str]:
-    counts = np.bincount(task["train"].labels, minlength=task.num_classes)
-    total, present = int(counts.sum()), int((counts > 0).sum())
-    if present >= _LEAST and present > total / 2:
-        yield (
-            f"{present} classes for {total} training examples, about one each, as of a running "
-            f"number or a measurement; name another column with label=, or say kind=regression"
-        )
-    if counts.max() > _MOST_ONE_CLASS * total:
-        largest = visible(task.classes[int(counts.argmax())])
-        yield (
-            f"class {largest!r} has {int(counts.max())} of {total} training examples, so always "
-            f"saying that is right {counts.max() / total:.1%} of the time; balance the classes "
-            f"with examples=N, or rank by a metric of classes such as transrate"
-        )
-    alike: dict[str, list[str]] = {}
-    for name in task.classes:
-        folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-        alike.setdefault(folded, []).append(name)
-    pairs = [names for names in alike.values() if len(names) > 1]
-    # Of letters and other signs the case is what is asked for.
-    signs = all(len(unicodedata.normalize("NFC", c)) == 1 for c in chain(*pairs))
-    forms = {unicodedata.normalize("NFC", name) for name in task.classes}
-    if pairs and not (signs and len(forms) == len(task.classes)):
-        examples = "; ".join(", ".join(map(_shown, names)) for names in pairs[:3])
-        yield (
-            f"classes differ only by case, space or Unicode form: {examples}; rename one of them "
-            f"if they are the same"
-        )
-    for split, part in task.splits.items():
-        lacking = np.setdiff1d(part.labels, np.flatnonzero(counts)) if split != "train" else ()
-        if len(lacking):
-            several = len(lacking) > 1
-            yield (
-                f"split {split!r} has {'classes' if several else 'the class'} "
-                f"{_some([task.classes[code] for code in lacking])}, of which 'train' has no "
-                f"example, so no model can find {'them' if several else 'it'}; add examples to "
-                f"train, or take {'them' if several else 'it'} out of {split}"
-            )
-
-
-def _shown(name: str) -> str:
-    """A name in quotes; where it cannot be told from its twin, with its unusual signs by code."""
-    plain = unicodedata.normalize("NFKC", name) == name
-    return repr(visible(name)) if plain else ascii(name)
-
-
-def _some(names: Sequence[str]) -> str:
-    told = ", ".join(_shown(name) for name in names[:3])
-    return f"{told} and {len(names) - 3} more" if len(names) > 3 else told
-
-
-def _blanks(task: Task) -> Iterator[str]:
-    """How many texts are empty, per split; of more than ``_MOST_EXAMPLES`` on disk none is read."""
-    for name, split in task.splits.items() if task.modality == "text" else ():
-        if len(split) > _MOST_EXAMPLES and isinstance(split.examples, Examples):
-            continue
-        blank = [row for row, text in enumerate(split.examples) if is_blank(text)]
-        if blank:
-            yield (
-                f"{len(blank)} of {len(split)} texts of split {name!r} are empty, the first at "
-                f"example {blank[0]}; say corrupt=skip to go on without them"
-            )
-
-
-def _repeats(task: Task) -> list[str]:
-    """Which splits hold examples of ``train`` as well; a sentence each.
-
-    Examples are compared by what is stored, whatever their labels; of files, those of one size.
-    Nothing is compared where there are more than ``_MOST_EXAMPLES``, where more than
-    ``_MOST_BYTES`` would have to be read, or where examples are made or decoded only when they are
-    used.
-    """
-    train = task["train"]
-    told = []
-    for name, split in task.splits.items():
-        count = 0 if name == "train" else _common(train, split)
-        if count > (_CHANCE if task.modality == "tensor" else 0):
-            told.append(
-                f"{count} of {len(split)} examples of split {name!r} are in 'train' as well, so "
-                f"a score on {name} partly measures memory; take them out of one of the two"
-            )
-    return told
-
-
-def _common(train: Split, split: Split) -> int:
-    """How many examples of a split are in the training data."""
-    both = (train.examples, split.examples)
-    made = (not e.kept if isinstance(e, Examples) else isinstance(e[0], ImageFile) for e in both)
-    if len(train) + len(split) > _MOST_EXAMPLES or any(made):
-        return 0
-    rows: list[Any] = [None, None]
-    one, other = (getattr(examples, "sizes", None) for examples in both)
-    if one is not None and other is not None:
-        shared = np.intersect1d(one, other)
-        rows = [np.flatnonzero(np.isin(sizes, shared)) for sizes in (one, other)]
-        if one[rows[0]].sum() + other[rows[1]].sum() > _MOST_BYTES:
-            return 0
-    read = 0
-    found: list[list[int]] = [[], []]
-    try:
-        for hashes, examples, which in zip(found, both, rows, strict=True):
-            for content in _contents(examples, which):
-                read += len(content)
-                if read > _MOST_BYTES:
-                    return 0
-                hashes.append(hash(content))  # of 64 bits, with a random key
-    except InvalidInputError:  # of a damaged file, which is told of when it is used
-        return 0
-    known = set(found[0])
-    return sum(one in known for one in found[1])
-
-
-def _contents(examples: Sequence[Any], rows: np.ndarray | None) -> Iterator[bytes]:
-    if not isinstance(examples, Examples):
-        return map(example_bytes, examples)
-    return examples.each() if rows is None else map(examples.stored, rows.tolist())

@@ -202,6 +202,8 @@ class _ParquetTable(Table):
             return "numbers" if inner.startswith(("float", "double", "halffloat")) else "lists"
         if kind.startswith(_NUMBERS):
             return "numbers"
+        if not kind.endswith(("string", "string_view")):
+            return "other"  # as dates
         first = self._groups.beginning(column, _LOOKED_AT)
         return "paths" if self.name_images(first) else "text"
 

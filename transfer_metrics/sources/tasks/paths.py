@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,12 @@ FILE_SUFFIXES = {
     "sound": (".wav",),
 }
 """Of files of which each is an example."""
+OF_FILES = (
+    *FILE_SUFFIXES["image"], *FILE_SUFFIXES["sound"], ".flac", ".mp3", ".ogg", ".m4a", ".npy",
+    ".npz", ".pt", ".json", ".xml", ".txt", ".pdf", ".dcm", ".nii", ".heic", ".avif", ".jp2",
+    ".svg", ".mp4", ".avi",
+)  # fmt: skip
+"""Ends of texts that are names of files."""
 # What systems and servers leave in folders that people copy, zip and share.
 _LITTER = (
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information",
@@ -42,6 +48,24 @@ def split_name(name: str) -> str:
     return _SPLIT_NAMES.get(name.lower(), name.lower())
 
 
+def usual_splits(said: Mapping[str, str], name: str) -> dict[str, str]:
+    """The usual names of splits, by what is called so; an error where two are one.
+
+    >>> usual_splits({"x_Train": "Train", "x_valid": "valid"}, "birds")
+    {'x_Train': 'train', 'x_valid': 'val'}
+    """
+    found: dict[str, str] = {}
+    for one, split in said.items():
+        found[one] = split_name(split)
+        other = next(known for known, usual in found.items() if usual == found[one])
+        if other != one:
+            raise InvalidInputError(
+                f"task {name!r}: {other!r} and {one!r} are both split {found[one]!r}; put them "
+                f"into one, or rename one"
+            )
+    return found
+
+
 def split_within(name: str) -> str:
     """The split that a word of a name says, or none.
 
@@ -56,7 +80,7 @@ def split_within(name: str) -> str:
 
 def is_litter(name: str) -> bool:
     """Whether a file or folder is hidden, or one that systems make without being asked."""
-    return name.startswith(".") or name.lower() in _LITTER
+    return (name.startswith(".") and name.strip(".") != "") or name.lower() in _LITTER
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -240,7 +240,7 @@ class ImageArray(Examples):
         if self.pixels.ndim == 4 and self.pixels.shape[-1] not in (1, 3):
             raise InvalidInputError(
                 f"images of shape {self.pixels.shape}: the last axis must hold 1 or 3 channels; "
-                f"reorder to (N, H, W, C)"
+                f"reorder to (N, H, W, C), and drop transparency by pixels[..., :3]"
             )
         if 0 in self.pixels.shape[1:]:
             raise InvalidInputError(
@@ -313,8 +313,16 @@ class _Chosen(Examples):
 
     @property
     def sizes(self) -> np.ndarray | None:  # type: ignore[override]
-        sizes = getattr(self.examples, "sizes", None)
-        return None if sizes is None else sizes[self.positions]
+        return self._of_these("sizes")
+
+    @property
+    def values(self) -> np.ndarray | None:
+        """All of them, where they are rows of one array."""
+        return self._of_these("values")
+
+    def _of_these(self, name: str) -> np.ndarray | None:
+        of_all = getattr(self.examples, name, None)
+        return None if of_all is None else of_all[self.positions]
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -219,6 +219,15 @@ def read_separated(
     told = re.match(r"sep=(.)\r?\n", text[:10])  # Excel's own hint
     text = text[told.end() :] if told else text
     separator = told[1] if told else _separator(text, suffix)
+    if (
+        '\\"' in text
+        and _is_broken(text, separator)
+        and not _is_broken(text, separator, escapechar="\\")
+    ):
+        raise ValueError(
+            "quotes in its texts have backslashes before them; double the quotes instead, such as "
+            "by pandas.read_csv(path, escapechar='\\\\').to_csv(path, index=False)"
+        )
     first = _rows(text, separator, 2)
     names = first[0] if first else []
     if len(names) - len(set(names)) > _MOST_TWINS and header != "no":
@@ -301,11 +310,7 @@ def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
     if not whole:
         return False
     plain = _rows(text, separator, quoting=csv.QUOTE_NONE)
-    even, broken = {len(row) for row in plain} == {len(frame.columns)}, False
-    try:
-        deque(_reader(text, separator, strict=True), maxlen=0)
-    except csv.Error as error:
-        broken = "expected" in str(error)  # and not a long cell
+    even, broken = {len(row) for row in plain} == {len(frame.columns)}, _is_broken(text, separator)
     if even and broken:
         return True
     doubled = all('"' in cell for _, cell in whole)
@@ -315,6 +320,15 @@ def _swallowed(frame: pd.DataFrame, text: str, separator: str) -> bool:
             f"row {row + 1} has a cell of several lines, {cell[:30]!r} …, that may be rows after a "
             f"quote without an end; double the quotes inside of texts, and take line breaks out"
         )
+    return False
+
+
+def _is_broken(text: str, separator: str, **options: Any) -> bool:
+    """Whether signs follow a quote that ends."""
+    try:
+        deque(_reader(text, separator, strict=True, **options), maxlen=0)
+    except csv.Error as error:
+        return "expected" in str(error)  # and not a long cell
     return False
 
 

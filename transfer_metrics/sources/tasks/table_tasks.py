@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.naming import plain_name
 from transfer_metrics.sources.tasks.assembly import in_one_order, make_task, words_task
 from transfer_metrics.sources.tasks.column_roles import (
     FLAGS,
@@ -18,11 +19,11 @@ from transfer_metrics.sources.tasks.column_roles import (
     Roles,
     Table,
     find_roles,
-    plain_name,
 )
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
 from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.pairing import counting
 from transfer_metrics.sources.tasks.paths import split_name, split_within
 from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.sources.tasks.table_files import read_table
@@ -35,8 +36,6 @@ _SPLIT_COLUMNS = (
     "datasetsplit", "splitname", "traintest", "traintestsplit", "trainortest", "mluse",
 )  # fmt: skip
 """Names of columns that may say which split a row is of."""
-_COUNTED = 10
-"""Rows from which on a column that counts them is hardly by chance."""
 
 
 def from_table(
@@ -114,7 +113,7 @@ def task_of(
         else:
             examples = (table.texts if roles.form == "texts" else table.numbers)(inputs)
         if roles.form == "numbers" and table is tables[0] and not asked.features:
-            understood = understood.plus(suspicions=_counting(examples, inputs))
+            understood = understood.plus(suspicions=counting(examples, inputs))
         if len(roles.labels) > 1:
             labels = np.asarray(table.numbers(roles.labels), np.float64).tolist()
             if kind is None and all(number in (0, 1) for row in labels for number in row):
@@ -200,47 +199,17 @@ def _parsed(cell: str, where: str) -> Any:
     )
 
 
-def _counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
-    """What may be a mistake where a column of (N, D) inputs numbers the examples.
-
-    Its N numbers are whole, and in even steps in any order, or rise or fall through all rows.
-    """
-    count = len(values)
-    if count < _COUNTED or values.shape[1] != len(names):
-        return []
-    with np.errstate(invalid="ignore"):  # infinite ones are refused elsewhere
-        steps = np.diff(values[:_COUNTED], axis=0)  # a look, so that few columns are gone through
-        runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
-        spread = values.max(axis=0) - values.min(axis=0)
-        even = (spread > 0) & (spread % (count - 1) == 0)
-    suspicions = []
-    for place in np.flatnonzero(runs | even).tolist():
-        told = _numbering(values[:, place])
-        if told:
-            others = [name for name in names if name != names[place]]
-            cure = f"say features={','.join(others)}" if 0 < len(others) < 6 else "remove it"
-            suspicions.append(f"column {names[place]!r} {told}; if it is an index, {cure}")
-    return suspicions
-
-
-def _numbering(column: np.ndarray) -> str:
-    """How (N,) numbers number the rows; empty if they do not."""
-    if not (np.isfinite(column) & (column == np.floor(column))).all():
-        return ""
-    if len(np.unique(np.diff(np.sort(column)))) == 1:
-        return "counts the examples"
-    steps = np.diff(column)
-    if (steps > 0).all() or (steps < 0).all():
-        return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next"
-    return ""
-
-
 def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:
     if split is None:
         return table.splits or {"train": np.arange(table.rows)}
     cells = table.cells(split)
     name_of = split_within if _is_of_splits(cells) else split_name
     names = np.array([name_of(cell.strip()) for cell in cells])
+    if (names == "").any():
+        raise InvalidInputError(
+            f"task {table.name!r}: row {int((names == '').argmax()) + 1} has nothing in column "
+            f"{split!r}, which says the split; fill it, or leave the row out"
+        )
     return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
 
 

@@ -1,0 +1,166 @@
+"""Whether examples and labels belong together: their order, and inputs that are no inputs.
+
+Such are the label in other words, and a number of each row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.sources.tasks.label_values import as_array, from_tensor
+
+_COUNTED = 10
+"""Rows from which on a column that counts them, or that tells the label, is hardly by chance."""
+INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)?")
+"""Names of the index of a data frame that was written as a column."""
+_LOOKED_AT = 64
+"""Rows that a column has to agree with before all are compared."""
+
+
+def check_columns(frames: Mapping[str, Any]) -> None:
+    """Refuse data frames of several splits whose columns have other names or another order."""
+    named = {
+        split: [*x.columns] for split, x in frames.items() if hasattr(x, "iloc") and x.ndim == 2
+    }
+    for split, columns in named.items():
+        first, wanted = next(iter(named.items()))
+        if columns != wanted:
+            place = next(
+                (i for i, c in enumerate(columns) if c not in wanted[i : i + 1]), len(columns)
+            )
+            here, there = (repr((c[place : place + 1] or ["none"])[0]) for c in (columns, wanted))
+            raise InvalidInputError(
+                f"splits {first!r} and {split!r} have other columns, or another order: column "
+                f"{place} is {there} in {first!r} and {here} in {split!r}; give both the same, "
+                f"such as by {split}[{first}.columns]"
+            )
+
+
+def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
+    """Refuse features and labels that are swapped, and rows of pandas whose labels tell otherwise.
+
+    Those say that they are paired otherwise than by position. Indices that share no label, or of
+    which one repeats its labels, say nothing; of those that share some a warning tells.
+    """
+    x_name, y_name = names
+    if _are_swapped(X, y):
+        raise InvalidInputError(
+            f"{x_name} holds one whole number per example and {y_name} has the shape "
+            f"{tuple(y.shape)} of features: they seem to be swapped; give the features first "
+            f"(as floats, if {x_name} is one feature and {y_name} are targets)"
+        )
+    of_x, of_y = (getattr(v, "index", None) if hasattr(v, "iloc") else None for v in (X, y))
+    if of_x is None or of_y is None or len(of_x) != len(of_y) or of_x.equals(of_y):
+        return
+    if not (of_x.is_unique and of_y.is_unique):
+        return
+    place = of_y.get_indexer(of_x)
+    row = int(np.argmax(place != np.arange(len(place))))
+    told = f"row {row} is {str(of_x[row])!r} in {x_name} and {str(of_y[row])!r} in {y_name}"
+    if (place >= 0).all():
+        raise InvalidInputError(
+            f"{x_name} and {y_name} have the same row labels in another order: {told}; give "
+            f"{y_name}.loc[{x_name}.index], or {y_name}.to_numpy() if they are in order as they are"
+        )
+    if (place >= 0).any():
+        warn(
+            f"{x_name} and {y_name} share {int((place >= 0).sum())} of {len(place)} row labels and "
+            f"are paired by position: {told}; give {y_name}.loc[{x_name}.index] if they are of one "
+            f"table, or {y_name}.to_numpy() if they are in order as they are"
+        )
+
+
+def _are_swapped(X: Any, y: Any) -> bool:
+    """Whether X can only be labels, of an integer type that repeat, and y only features."""
+    one, several = (tuple(getattr(v, "shape", ())) for v in (X, y))
+    if len(several) != 2 or several[1] < 2 or one not in ((several[0],), (several[0], 1)):
+        return False
+    first, second = as_array(X), as_array(y)
+    whole = first.dtype.kind in "biu" and 2 * len(np.unique(first)) <= len(first)
+    return whole and second.dtype.kind == "f" and bool((second != np.floor(second)).any())
+
+
+def _telling_columns(X: Any, labels: np.ndarray, classes: bool) -> list[int]:
+    """Columns of features (N, D) that are the labels (N,) in other words.
+
+    Of classes one number for each of them, of targets these themselves. The features may be a
+    tensor anywhere, of which few rows and the columns that are found are looked at.
+    """
+    count = len(labels)
+    if count < _COUNTED or labels.ndim != 1 or X.ndim != 2 or len(X) != count:
+        return []
+    first, codes = np.unique(labels, return_index=True, return_inverse=True)[1:]
+    if classes and not 2 <= len(first) <= count // 2:
+        return []
+
+    def cells(rows: Any, columns: Any = slice(None)) -> np.ndarray:
+        part = X[rows][:, columns]
+        return from_tensor(part) if hasattr(part, "detach") else np.asarray(part)
+
+    rows = np.unique(np.linspace(0, count - 1, min(count, _LOOKED_AT)).astype(int))
+    some = cells(rows)
+    wanted = cells(first[codes[rows]]) if classes else labels[rows, None].astype(some.dtype)
+    varied = (some != some[:1]).any(axis=0)
+    found = []
+    for column in np.flatnonzero((some == wanted).all(axis=0) & varied).tolist():
+        whole = cells(slice(None), [column])[:, 0]
+        one_each = whole[first]
+        same = one_each[codes] if classes else labels.astype(whole.dtype)
+        if (whole == same).all() and (not classes or len(np.unique(one_each)) == len(first)):
+            found.append(column)
+    return found
+
+
+def telling(X: Any, labels: np.ndarray, classes: bool, names: Sequence[str] = ()) -> list[str]:
+    """What may be a mistake where some of the inputs are the label."""
+    columns = _telling_columns(X, labels, classes)
+    told = ", ".join(repr(names[c]) if names else str(c) for c in columns[:3])
+    several = len(columns) > 1
+    return [
+        f"column{'s' * several} {told}{' …' if len(columns) > 3 else ''} of the inputs "
+        f"{'are' if several else 'is'} the label in other words, which models merely read off; "
+        f"leave {'them' if several else 'it'} out, by features= of a table or drop(columns=) of a "
+        f"data frame"
+    ][: len(columns)]
+
+
+def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
+    """What may be a mistake where a column of (N, D) inputs numbers the examples.
+
+    Its N numbers are whole, and in even steps in any order, or rise or fall through all rows.
+    """
+    count = len(values)
+    if count < _COUNTED or values.shape[1] != len(names):
+        return []
+    with np.errstate(invalid="ignore"):  # infinite ones are refused elsewhere
+        steps = np.diff(values[:_COUNTED], axis=0)  # a look, so that few columns are gone through
+        runs = (steps > 0).all(axis=0) | (steps < 0).all(axis=0)
+        spread = values.max(axis=0) - values.min(axis=0)
+        even = (spread > 0) & (spread % (count - 1) == 0)
+    even |= np.array([INDEX.fullmatch(name) is not None for name in names])
+    suspicions = []
+    for place in np.flatnonzero(runs | even).tolist():
+        index = INDEX.fullmatch(names[place])
+        told = "has the name of an index" if index else _numbering(values[:, place])
+        if told:
+            others = [name for name in names if name != names[place]]
+            cure = f"say features={','.join(others)}" if 0 < len(others) < 6 else "remove it"
+            suspicions.append(f"column {names[place]!r} {told}; if it is an index, {cure}")
+    return suspicions
+
+
+def _numbering(column: np.ndarray) -> str:
+    """How (N,) numbers number the rows; empty if they do not."""
+    if not (np.isfinite(column) & (column == np.floor(column))).all():
+        return ""
+    if len(np.unique(np.diff(np.sort(column)))) == 1:
+        return "counts the examples"
+    steps = np.diff(column)
+    if (steps > 0).all() or (steps < 0).all():
+        return f"{'rises' if steps[0] > 0 else 'falls'} from each row to the next"
+    return ""
