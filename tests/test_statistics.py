@@ -373,3 +373,15 @@ def test_no_more_is_held_than_was_foreseen(n, d, blocks):
     slack = 1.0 if not blocks else 1.35
     assert held_bytes(built.held) <= slack * needs.bytes(d, counts)
     assert needs.bytes(d, counts) <= 6 * held_bytes(built.held)
+
+
+def test_a_matrix_that_is_not_positive_is_refused_where_it_is_factored():
+    turned = Scatter(-torch.eye(3, dtype=torch.float64), dense=True)
+    row = torch.ones(1, 3, dtype=torch.float64)
+    with pytest.raises(InvalidInputError, match="not positive"):
+        turned.inverse_quadratic(row, 0.5)
+    held = Scatter(4.0 * torch.eye(3, dtype=torch.float64), dense=True)
+    assert held.inverse_quadratic(row, 1.0) == pytest.approx(0.6)
+    assert held.logdet1p(1.0) == pytest.approx(3 * np.log(5.0))
+    # Factors are made in place, but not in place of the scatter.
+    assert torch.equal(held.data, 4.0 * torch.eye(3, dtype=torch.float64))

