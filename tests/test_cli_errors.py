@@ -298,3 +298,10 @@ def test_what_the_machine_refuses_is_no_bug(tmp_path, capsys):
     assert "this is a bug" not in told
     full = sentence(OSError(errno.ENOSPC, "No space left on device"))
     assert full == "No space left on device; make room, or write elsewhere"
+
+
+@pytest.mark.parametrize("verb", ["train", "layers"])
+def test_a_list_of_models_where_one_is_needed(verb: str, capsys) -> None:
+    out = ["--out", "o"] if verb == "train" else []
+    assert main([verb, "--model", "@models.txt", "--task", "sklearn:digits", *out]) == 2
+    assert "is a list of models; name one of them here" in capsys.readouterr().err

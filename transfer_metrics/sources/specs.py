@@ -101,6 +101,8 @@ def parse_model(text: str) -> ModelSpec:
     ('mobilenetv2_050', {'pad_type': 'same'}, {'input_size': 96}, 'net.safetensors')
     """
     hub, colon, rest = text.strip().partition(":")
+    if hub.startswith("@"):
+        raise InvalidInputError(f"model {text!r} is a list of models; name one of them here")
     if not (hub and colon and rest):
         raise InvalidInputError(
             f"model {text!r}: write <hub>:<name>, with a hub of zoo, timm, torchvision or hf, or "
