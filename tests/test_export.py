@@ -207,7 +207,7 @@ def test_a_head_on_arrays_of_ids_takes_ids(tmp_path):
     rng = np.random.default_rng(0)
     y = np.arange(60) % 3
     X = rng.integers(0, 20, size=(60, 6))
-    X[:, 0] = y
+    X[:, 0] = y + 3 * rng.integers(0, 6, 60)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(48, 16), nn.Linear(16, 3))
     head = LinearProbe(C_grid=(1.0,)).fit(net, (X, y))

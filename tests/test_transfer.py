@@ -599,7 +599,7 @@ def test_a_network_of_ones_own_is_named_again(
         "    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), "
         "torch.nn.Linear(8, 2))\n"
     )
-    rows = "".join(f"{i % 2},{i % 2 + i / 90},{i % 7},{'ab'[i % 2]}\n" for i in range(60))
+    rows = "".join(f"{i % 5},{i % 2 + i / 90},{i % 7},{'ab'[i % 2]}\n" for i in range(60))
     (tmp_path / "rows.csv").write_text("u,v,w,label\n" + rows)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
