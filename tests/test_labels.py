@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 from decimal import Decimal
 from pathlib import Path
@@ -857,3 +859,36 @@ def test_dates_are_classes_by_their_names(unit: str) -> None:
     with pytest.warns(TransferMetricsWarning, match="left out 4 of 12"):
         classes = tm.load_task(RNG.normal(size=(12, 3)), dates).classes
     assert classes == ("2020-01-01 00:00:00", "2021-01-01 00:00:00")
+
+
+def test_frames_are_read_without_a_word() -> None:
+    # Torch warns of arrays that pandas does not let write to, once in a process.
+    code = (
+        "import numpy as np, pandas as pd, transfer_metrics as tm\n"
+        "rows = np.random.default_rng(0).normal(size=(60, 4)); rows[:, 0] += np.arange(60) % 2\n"
+        "rows.flags.writeable = False\n"
+        "frame, y = pd.DataFrame(rows), pd.Series(np.arange(60) % 2)\n"
+        "assert tm.knn(frame, y) == tm.knn(rows, y) == tm.knn(rows.copy(), y)\n"
+        "tm.score(frame, y, 'knn,logme')\n"
+        "tm.LinearProbe(C_grid=(1.0,)).fit(frame, y)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (["a", "bcd"] * 10, "column 'w' of row 0 holds 'a' of type str; give columns of numbers"),
+        (pd.Categorical(["a", "bcd"] * 10), "column 'w' of row 0 holds 'a' of type str"),
+        (pd.date_range("2020", periods=20), "column 'w' of row 0 holds Timestamp"),
+    ],
+)
+def test_a_column_of_a_frame_that_holds_no_numbers_is_named(column, told) -> None:
+    frame = pd.DataFrame({"v": np.arange(20) % 3 + np.arange(20) / 20, "w": column})
+    for use in (tm.knn, tm.score, lambda X, y: tm.load_task((X, y)), tm.LinearProbe().fit):
+        with pytest.raises(InvalidInputError) as caught:
+            use(frame, np.arange(20) % 2)
+        assert told in str(caught.value)

@@ -673,3 +673,21 @@ def test_weights_of_rows_are_no_inputs(tmp_path: Path) -> None:
     NOISE.assign(sample_weight=np.arange(len(NOISE)) % 5).to_csv(tmp_path / "t.csv", index=False)
     task = tm.load_task(f"csv:{tmp_path}/t.csv?label=label")
     assert ("column 'sample_weight'", "it weighs the rows") in task.understood.left_out
+
+
+def test_empty_cells_are_no_numbers(tmp_path: Path) -> None:
+    rows = [
+        f"{i % 7},{i * i % 11}.5,{'A38' if i % 5 == 0 else ''},{'ny'[i % 2]}" for i in range(60)
+    ]
+    with pytest.raises(InvalidInputError) as caught:
+        load(tmp_path, "\n".join(["age,fare,cabin,label", *rows]))
+    assert "most cells are numbers" not in str(caught.value)
+    assert "cabin" in str(caught.value)
+    rows[7] = rows[7].replace(",,", ",3,")
+    rows[8] = rows[8].replace(",,", ",4,")
+    numbers = [row.replace("A38", "5") for row in rows]
+    numbers[9] = numbers[9].replace(",,", ",oops,")
+    with pytest.raises(
+        InvalidInputError, match="row 10 has 'oops' in column 'cabin', of which most"
+    ):
+        load(tmp_path, "\n".join(["age,fare,cabin,label", *numbers]))

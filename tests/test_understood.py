@@ -384,7 +384,7 @@ def test_a_column_that_is_the_label_is_told(tmp_path: Path) -> None:
     names = np.array(["x", "y", "z"])[codes]
     for labels in (names, codes, pd.Series(names)):
         [text] = told(frame, labels)
-        assert "column 'code' of the inputs is the label in other words" in text
+        assert "column 'code' of the inputs has one value for each class" in text
     [text] = told(np.c_[noise, 1 - codes % 2], codes % 2)
     assert "column 2 of the inputs" in text
     [text] = told(np.c_[noise, noise[:, 0]], noise[:, 0])

@@ -235,8 +235,7 @@ def rank_models(
         job.cache.sweep()
         stack.callback(job.cache.sweep)
         # Of metrics that nobody named, what holds of all layers alike is no news at each.
-        if metrics is DEFAULT_METRICS:
-            stack.enter_context(_told_once())
+        stack.enter_context(_told_once(whatever_counts=metrics is DEFAULT_METRICS))
         if budget is not None:
             records = race(work, candidates, run, budget, progress)
         else:
@@ -330,12 +329,12 @@ def gpus_of(engine: str, device: Any) -> int:
 
 
 @contextlib.contextmanager
-def _told_once() -> Iterator[None]:
-    """Tell each of the toolkit's warnings once meanwhile, whatever the counts that it names.
+def _told_once(*, whatever_counts: bool) -> Iterator[None]:
+    """Tell each of the toolkit's warnings once meanwhile, also if it names other counts.
 
     >>> with warnings.catch_warnings(record=True) as told:
     ...     warnings.simplefilter("always")
-    ...     with _told_once():
+    ...     with _told_once(whatever_counts=True):
     ...         for dim in (8, 16):
     ...             warnings.warn(f"fitted exactly (D={dim})", TransferMetricsWarning)
     >>> [str(warning.message) for warning in told]
@@ -347,7 +346,7 @@ def _told_once() -> Iterator[None]:
 
         def show_new(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
             if issubclass(category, TransferMetricsWarning):
-                text = _COUNTS.sub("#", str(message))
+                text = _COUNTS.sub("#", str(message)) if whatever_counts else str(message)
                 if text in told:
                     return
                 told.add(text)

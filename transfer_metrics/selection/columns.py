@@ -195,6 +195,8 @@ def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how
     except InvalidInputError:
         raise
     except TypeError as error:
+        if hasattr(X, "columns"):
+            as_numbers(X, "X")  # names the column
         raise _TypeOfInputError(" ".join(str(error).split())) from error
     except ValueError as error:
         if np.iscomplexobj(y):

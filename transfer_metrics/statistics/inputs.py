@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -167,4 +168,7 @@ def _as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         check_container(value, name)
         return value.detach()
-    return torch.from_numpy(np.ascontiguousarray(as_numbers(value, name)))
+    with warnings.catch_warnings():
+        # Arrays of pandas may not be written to, and nothing here does.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(as_numbers(value, name)))

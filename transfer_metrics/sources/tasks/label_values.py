@@ -283,6 +283,9 @@ def _single(value: Any) -> Any:
     return None if type(value).__name__ in ("NAType", "NaTType") else value
 
 
+_ONLY_NUMBERS = "give columns of numbers only, such as by OneHotEncoder of scikit-learn for texts"
+
+
 def as_numbers(values: Any, where: str) -> np.ndarray:
     """Features of any container as an array of real or complex numbers in the machine's own order.
 
@@ -296,7 +299,7 @@ def as_numbers(values: Any, where: str) -> np.ndarray:
     if array.dtype == object:
         array = _from_objects(array, values, where)
     if array.dtype.kind not in "biufc":
-        cure = "give columns of numbers only, such as by OneHotEncoder of scikit-learn for texts"
+        cure = _ONLY_NUMBERS
         if array.dtype.kind == "V":
             cure = "give frame.to_numpy(), or structured_to_unstructured of numpy.lib.recfunctions"
         raise InvalidInputError(
@@ -328,13 +331,15 @@ def _from_objects(array: np.ndarray, values: Any, where: str) -> np.ndarray:
 
 def _no_rows(values: Any, where: str, told: str) -> InvalidInputError:
     """The error of what is no table of numbers: rows of different lengths, or what else is told."""
-    with suppress(TypeError):
-        lengths = sorted({len(row) for row in values})
-        if len(lengths) > 1:
-            told = f"rows of {lengths[0]} to {lengths[-1]} numbers"
-    return InvalidInputError(
-        f"{where} is not a numeric array: {told}; give one row of as many numbers per example"
-    )
+    cure = "give one row of as many numbers per example"
+    if hasattr(values, "columns"):
+        cure = _ONLY_NUMBERS
+    else:
+        with suppress(TypeError):
+            lengths = sorted({len(row) for row in values if not isinstance(row, (str, bytes))})
+            if len(lengths) > 1:
+                told = f"rows of {lengths[0]} to {lengths[-1]} numbers"
+    return InvalidInputError(f"{where} is not a numeric array: {told}; {cure}")
 
 
 def check_container(values: Any, where: str) -> None:

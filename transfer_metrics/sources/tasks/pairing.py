@@ -121,11 +121,12 @@ def telling(X: Any, labels: np.ndarray, classes: bool, names: Sequence[str] = ()
     columns = _telling_columns(X, labels, classes)
     told = ", ".join(repr(names[c]) if names else str(c) for c in columns[:3])
     several = len(columns) > 1
+    what = "one value for each class" if classes else "the targets"
     return [
         f"column{'s' * several} {told}{' …' if len(columns) > 3 else ''} of the inputs "
-        f"{'are' if several else 'is'} the label in other words, which models merely read off; "
-        f"leave {'them' if several else 'it'} out, by features= of a table or drop(columns=) of a "
-        f"data frame"
+        f"{'have' if several else 'has'} {what}, which models merely read off; "
+        f"if {'they are' if several else 'it is'} the label in other words, leave "
+        f"{'them' if several else 'it'} out, by features= of a table or drop(columns=) of a frame"
     ][: len(columns)]
 
 

@@ -131,12 +131,15 @@ class _TextTable(Table):
         return self._cells[column]
 
     def odd_row(self, column: str) -> int | None:
+        def is_there(cell: Any) -> bool:
+            return not isinstance(cell, str) or cell.strip() not in ABSENT
+
         def is_odd(cell: Any) -> bool:
-            return isinstance(cell, str) and cell.strip() not in ABSENT and number_of(cell) is None
+            return isinstance(cell, str) and is_there(cell) and number_of(cell) is None
 
         cells = self._cells[column]
         start = cells[:_MOST_LOOKED_AT]
-        if 2 * sum(map(is_odd, start)) >= len(start):
+        if 2 * sum(map(is_odd, start)) >= sum(map(is_there, start)):
             return None
         return next((row for row, cell in enumerate(cells) if is_odd(cell)), None)
 
