@@ -388,7 +388,7 @@ def test_a_column_that_is_the_label_is_told(tmp_path: Path) -> None:
     [text] = told(np.c_[noise, 1 - codes % 2], codes % 2)
     assert "column 2 of the inputs" in text
     [text] = told(np.c_[noise, noise[:, 0]], noise[:, 0])
-    assert "columns 0, 2 of the inputs are the label" in text
+    assert "columns 0, 2 of the inputs have the targets" in text
     frame.assign(label=names).to_csv(tmp_path / "t.csv", index=False)
     assert any("column 'code'" in text for text in told(f"csv:{tmp_path}/t.csv"))
     missing = [None, *names[1:]]
@@ -396,9 +396,13 @@ def test_a_column_that_is_the_label_is_told(tmp_path: Path) -> None:
     assert not told(frame.assign(code=codes % 2), names), "one number for two classes"
     almost = frame.assign(code=np.r_[9, codes[1:]])
     assert not told(almost, names)
-    with pytest.warns(TransferMetricsWarning, match="column 2 of the inputs is the label"):
+    with pytest.warns(
+        TransferMetricsWarning, match="column 2 of the inputs has one value for each class"
+    ):
         tm.score(frame, codes, ["knn"])
-    with pytest.warns(TransferMetricsWarning, match="column 2 of the inputs is the label"):
+    with pytest.warns(
+        TransferMetricsWarning, match="column 2 of the inputs has one value for each class"
+    ):
         tm.score(torch.tensor(frame.to_numpy()), codes, ["knn"])
 
 
