@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -130,8 +130,10 @@ def test_shift_as_one_table_of_27_tasks_has_the_figure_of_plain_loops() -> None:
     assert plain_tau(table) == pytest.approx(0.41, abs=0.005)
 
 
+@pytest.mark.filterwarnings("ignore:accuracies on task")  # exponentials may look like two units
 @given(st.integers(3, 8), st.integers(2, 5), st.integers(0, 2**31))
 @settings(max_examples=15, deadline=None)
+@example(models=6, tasks=3, seed=362881)
 def test_one_ranking_on_all_tasks_is_found(models: int, tasks: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     order = np.sort(rng.normal(size=models))
