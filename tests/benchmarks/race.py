@@ -66,10 +66,7 @@ def run(args: argparse.Namespace) -> int:
     full, race = (tables[n].ranking(args.metric).set_index("model") for n in ("full", "race"))
     best, ratio = race.index[0], found["race / full"]["clock"]
     lines = [
-        *(
-            f"{n:<12}" + "".join(f"{k} {v:.3f}  " for k, v in own.items())
-            for n, own in found.items()
-        ),
+        *(f"{name:<12}{_line(own)}" for name, own in found.items()),
         f"race / full by the clock {ratio:.3f} (at most {MOST:.3f})",
         f"{len(models)} networks, {full['n'].max()} photos, {args.metric}, budget {args.budget}",
         f"best of the race: {best}, rank {int(full['rank'][best])} of the full ranking, "

@@ -79,8 +79,8 @@ def probability_of_best(
     """
     count = len(scores)
     values, errors = (np.asarray(given, dtype=float) for given in (scores, stderr))
-    known = np.isfinite(values).all() and (trust != _SURE or np.isfinite(errors).all())
-    if not count or not known:
+    usable = np.isfinite(values).all() and (trust != _SURE or np.isfinite(errors).all())
+    if not count or not usable:
         return np.full(count, math.nan)
     # In units of the largest, so that nothing over- or underflows.
     unit = (1.0 if higher_is_better else -1.0) * (float(np.abs(values).max()) or 1.0)
@@ -98,6 +98,8 @@ def probability_of_best(
         standing = standing._replace(
             values=before[order].tolist(), profiles=profiles[order].tolist()
         )
+    known = np.isfinite(before[order])
+    alike = _left(standing, known) if standing is not None and known.any() else None
     errors = np.where(np.isfinite(errors), errors, 0.0)[order]
     noise = _Noise([deviations[i] for i in order], errors, unit)
     scale = float(values.std(ddof=1)) if count > 1 else 0.0
@@ -110,7 +112,7 @@ def probability_of_best(
         size = min(step, draws - start)
         drawn = (values[order] + noise.draw(rng, size)) / scale
         if trust != _SURE:
-            drawn = _accuracies(rng, drawn, trust, standing)
+            drawn = _accuracies(rng, drawn, trust, standing, alike)
         top = drawn == drawn.max(axis=1, keepdims=True)
         wins += (top / top.sum(axis=1, keepdims=True)).sum(axis=0)
     found = np.empty(count)
@@ -204,12 +206,13 @@ def _accuracies(
     scores: np.ndarray,
     trust: Trust,
     standing: Standing | None,
+    alike: Kinship | None,
 ) -> np.ndarray:
     """Accuracies that may belong to standardised scores, (draws, M), and such a standing."""
     size, count = scores.shape
     rho = np.tanh(trust.mean + trust.error * rng.standard_normal((size, 1)))
     mean, error = rho * _spread(rng, size, count) * scores, np.sqrt(1 - rho**2)
-    if standing is None or not np.isfinite(standing.values).any():
+    if standing is None or alike is None:
         return mean + error * rng.standard_normal((size, count))
     before, earlier = np.asarray(standing.values), standing.trust
     known = np.isfinite(before)
@@ -218,7 +221,7 @@ def _accuracies(
     ahead = _spread(rng, size, int(known.sum())) * before[known]
     noise = rng.standard_normal((size, count))
     drawn = mean + error * noise
-    variances, along = _left(standing, known)
+    variances, along = alike
     a, b, left = _regression(rho, other, variances)
     turned = a * (own @ along) + b * (ahead @ along) + np.sqrt(left) * (noise[:, known] @ along)
     drawn[:, known] = turned @ along.T

@@ -18,6 +18,7 @@ from scipy.special import stdtrit
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import brief
+from transfer_metrics.sources.tasks.label_values import is_none
 from transfer_metrics.untrusted import parse_json
 
 QUALITIES = ("accuracy", "r2", "average_precision")
@@ -312,8 +313,7 @@ def phases(records: Iterable[Record]) -> dict[str, float]:
 
 def _is_missing(value: Any) -> bool:
     """Whether it is what pandas has where there is nothing."""
-    is_nan = isinstance(value, Real) and value != value
-    return value is None or is_nan or type(value).__name__ == "NAType"
+    return is_none(value) or (isinstance(value, Real) and value != value)
 
 
 def _text(value: Any, name: str, where: str) -> str | None:

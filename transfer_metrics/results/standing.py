@@ -78,9 +78,9 @@ def priors(
     columns = np.apply_along_axis(normal_scores, 0, accuracies.to_numpy(float))
     (mean, error), shared = _trust(columns, errors), _shared(columns)
     found = {}
-    for name, row in zip(accuracies.index, columns, strict=True):
-        if name in there and np.isfinite(row).any():
-            value = float(np.nanmean(row))
+    means = mean_known(columns, axis=1).tolist()
+    for name, row, value in zip(accuracies.index, columns, means, strict=True):
+        if name in there and math.isfinite(value):
             profile = np.where(np.isfinite(row), row, value).round(4)
             found[str(name)] = [value, mean, error, shared, *profile.tolist()]
     return found
@@ -143,11 +143,10 @@ def _trust(columns: np.ndarray, errors: ErrorModel) -> Trust:
 
 
 def _shared(columns: np.ndarray) -> float:
-    """The share of what a standing leaves that models alike have in common, of the likeliest.
+    """The share of what a standing leaves that models alike have in common.
 
-    Learnt from each task against the others, by the likelihood of what their mean leaves of it
-    under every share, a mean over the shares. Each task is also one of the others, so together they
-    count as half as many.
+    It is the mean over all shares, by the likelihood of what the mean of the others leaves of each
+    task. Each task is also one of the others, so together they count as half as many.
     """
     shares = np.linspace(0.0, _MOST_SHARED, 20)
     told, tasks = np.zeros(len(shares)), range(columns.shape[1])
@@ -155,7 +154,7 @@ def _shared(columns: np.ndarray) -> float:
         column, others = columns[:, task], np.delete(columns, task, axis=1)
         known = np.isfinite(column) & np.isfinite(others).any(axis=1)
         y, x = column[known], others[known]
-        before = np.nanmean(x, axis=1)
+        before = mean_known(x, axis=1)
         if len(y) < ENOUGH or np.ptp(y) == 0 or np.ptp(before) == 0:
             continue
         profiles = np.where(np.isfinite(x), x, before[:, None])

@@ -280,7 +280,7 @@ def _single(value: Any) -> Any:
         return value.decode(errors="backslashreplace")
     if isinstance(value, Decimal) and value.is_finite():
         return int(value) if value == value.to_integral_value() else float(value)
-    return None if type(value).__name__ in ("NAType", "NaTType") else value
+    return None if is_none(value) else value
 
 
 _ONLY_NUMBERS = "give columns of numbers only, such as by OneHotEncoder of scikit-learn for texts"
