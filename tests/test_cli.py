@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
 
@@ -212,6 +213,43 @@ def test_score_reads_arrays(capsys, tmp_path):
         for name in tm.list_metrics()
         if "classification" in METRICS[name].tasks and METRICS[name].requires != "source"
     }
+
+
+def test_score_reads_tables_of_numbers_and_lines_of_labels(capsys, tmp_path):
+    x, y = load_iris(return_X_y=True)
+    names = ["setosa", "versicolor", "virginica"]
+    frame = pd.DataFrame(x)
+    frame.to_csv(tmp_path / "with_index.csv")
+    frame.to_csv(tmp_path / "counted.csv", index=False)
+    frame.rename(columns=str).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    np.savetxt(tmp_path / "no_header.csv", x, delimiter=",")
+    np.savetxt(tmp_path / "no_header.tsv", x, delimiter="\t")
+    np.savetxt(tmp_path / "numbers.txt", y, fmt="%d")
+    lines = [names[code] for code in y]
+    (tmp_path / "names.txt").write_text("\n".join(lines))
+    (tmp_path / "header.txt").write_text("\n".join(["species", *lines]))
+    pd.Series(lines, name="species").to_csv(tmp_path / "index.csv")
+    for features in (
+        "with_index.csv",
+        "counted.csv",
+        "rows.jsonl",
+        "no_header.csv",
+        "no_header.tsv",
+    ):
+        for labels in ("numbers.txt", "names.txt", "header.txt", "index.csv"):
+            places = ["--features", tmp_path / features, "--labels", tmp_path / labels]
+            status, out, err = run(capsys, "score", *places, "--metrics", "transrate")
+            assert (status, out) == (0, "transrate\t0.5894054064\n"), (features, labels, err)
+    for features, labels, told in (
+        ("counted.csv", "counted.csv", "one label per line"),
+        ("index.csv", "names.txt", "'species' of it holds no numbers"),
+        ("counted.csv", None, "give them with --labels"),
+    ):
+        given = ["--labels", tmp_path / labels] if labels else []
+        status, _, err = run(capsys, "score", "--features", tmp_path / features, *given)
+        assert status == 2
+        assert told in err
+        assert "numpy" not in err
 
 
 @pytest.mark.filterwarnings("default")

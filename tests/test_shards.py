@@ -401,7 +401,7 @@ def test_the_classes_of_a_stream_can_be_named() -> None:
 
 def test_a_compressed_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"text,label\na,x\nb,y\n"))
-    with pytest.raises(InvalidInputError, match="it is compressed; unpack it first"):
+    with pytest.raises(InvalidInputError, match="is packed; unpack it"):
         load_task(f"csv:{tmp_path}/t.csv.gz")
 
 

@@ -75,10 +75,13 @@ def read_text(path: str | os.PathLike[str], most: int = _DOCUMENT) -> str:
     """
     data = read_bytes(path, most)
     if data.startswith((b"\x1f\x8b", b"PK\x03\x04")):
-        raise ValueError("it is compressed; unpack it first")
+        raise ValueError("it is compressed; unpack it first, and save a spreadsheet as .csv")
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not marked and b"\0" in data:
-        raise ValueError("it has NUL characters, as UTF-16 without its mark has; save it as UTF-8")
+        raise ValueError(
+            "it has NUL characters, as what is no text has, or UTF-16 without its mark; save it as "
+            "UTF-8"
+        )
     try:
         return data.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:

@@ -32,6 +32,7 @@ _EXTRACT = """\
 """
 _SCORE = """\
   transfer-metrics score --features features.npy --labels labels.npy
+  transfer-metrics score --features features.csv --labels labels.txt
   transfer-metrics score --features data.npz --metrics '*' --json
   transfer-metrics score --features features.npy --labels ages.npy --kind regression
   transfer-metrics score --features data.npz --metrics transrate,logme --intervals
@@ -62,13 +63,13 @@ def add_parser(verbs: Any) -> None:
     add_output(parser)
     parser = add_verb(verbs, "score", "score features that you have already", _SCORE, _run_score)
     parser.add_argument(
-        "--features", required=True, metavar="FILE", help=".npy (N, D), or .npz with X and y"
+        "--features", required=True, metavar="FILE", help=".npy or .csv (N, D), .npz with X and y"
     )
-    parser.add_argument("--labels", metavar="FILE", help=".npy (N,); not needed with an .npz")
+    parser.add_argument("--labels", metavar="FILE", help=".npy (N,), or .txt of one per line")
     add_options(parser, "kind")
     add_options(parser, "metrics", help="metrics, comma-separated")
     parser.add_argument(
-        "--source", metavar="FILE", help=".npy (N, Z) of source probabilities, for LEEP and its kin"
+        "--source", metavar="FILE", help=".npy or .csv (N, Z) of source probabilities, for LEEP"
     )
     told = "95 %% intervals of every metric, by a jackknife over blocks of examples; all: of every "
     told += "metric; bootstrap: of every metric, by half-samples where there is no jackknife"
@@ -146,15 +147,15 @@ def _run_score(args: argparse.Namespace) -> int:
     from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
     from transfer_metrics.ranking import score
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
-    from transfer_metrics.sources.tasks.array_files import read_arrays
+    from transfer_metrics.sources.tasks.array_files import read_labels_of, read_values
 
     if args.source and not args.metrics:
         raise InvalidInputError(
             "--source is read by leep and its kin alone; ask for them, such as --metrics leep"
         )
     check_names(args)
-    features = read_arrays(args.features)
-    labels = read_arrays(args.labels) if args.labels else None
+    features = read_values(args.features)
+    labels = None
     if isinstance(features, dict):
         missing = [k for k in ("X", "y") if k not in features and not (k == "y" and args.labels)]
         if missing:
@@ -162,13 +163,17 @@ def _run_score(args: argparse.Namespace) -> int:
                 f"{args.features} has the arrays {', '.join(sorted(features)) or 'none'}; "
                 f"it needs {' and '.join(missing)}"
             )
-        labels = features["y"] if labels is None else labels
+        labels = features.get("y")
         features = features["X"]
+    labels = read_labels_of(args.labels, len(features)) if args.labels else labels
     if labels is None:
-        raise InvalidInputError("an .npy file has no labels; give them with --labels")
+        raise InvalidInputError(
+            f"{args.features} has no labels; give them with --labels, in an .npy file or one of "
+            f"a label per line"
+        )
     if isinstance(labels, dict):
         raise InvalidInputError(f"{args.labels} has several arrays; give --labels an .npy file")
-    source = read_arrays(args.source) if args.source else None
+    source = read_values(args.source) if args.source else None
     if isinstance(source, dict):
         raise InvalidInputError(f"{args.source} has several arrays; give --source an .npy file")
     with warnings.catch_warnings():

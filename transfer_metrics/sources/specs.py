@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import resolve
+from transfer_metrics.sources.tasks.foreign_files import foreign, refuse_address
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below, is_litter
 from transfer_metrics.syntax import call_options, cut, unquoted
 
@@ -170,10 +171,12 @@ def _source_of(path: Path) -> str:
     if not path.is_dir():
         source = _BY_ENDING.get(path.suffix.lower())
         if source is None:
-            raise InvalidInputError(
-                f"task {str(path)!r}: a file {path.suffix or 'without an ending'} may be anything; "
+            anything = (
+                f"a file {path.suffix or 'without an ending'} may be anything; "
                 f"write <source>:{path}, with a source of {', '.join(sorted(_SOURCES))}"
             )
+            told = foreign(path)
+            raise InvalidInputError(f"task {str(path)!r}{f' {told}' if told else f': {anything}'}")
         return source
     try:
         inner = sorted(p for p in path.iterdir() if not is_litter(p.name))
@@ -216,6 +219,8 @@ def parse_task(text: str) -> tuple[str, str, dict[str, str]]:
     """
     text = task_text(text)
     source, colon, place = text.lstrip().partition(":")
+    for one in (text.lstrip(), *([place] if source in _SOURCES else [])):
+        refuse_address(text, one)
     # A name may end in a space, which is typed by mistake more often.
     place = place if _exists(place) else place.rstrip()
     if not (source and colon and place):

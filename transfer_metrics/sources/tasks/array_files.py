@@ -1,4 +1,7 @@
-"""Files of arrays, never unpickled and of bounded size: npz archives, npy, what torch saves."""
+"""Files of arrays, never unpickled and of bounded size: npz archives, npy, what torch saves.
+
+Tables of numbers are read as arrays too, by the reader of tasks.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,93 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.tasks.assembly import make_task
+from transfer_metrics.sources.tasks.column_roles import Table
+from transfer_metrics.sources.tasks.foreign_files import foreign
 from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.label_values import number_of
 from transfer_metrics.sources.tasks.labels import Kind
+from transfer_metrics.sources.tasks.pairing import INDEX, counting
 from transfer_metrics.sources.tasks.paths import existing, usual_splits
 from transfer_metrics.sources.tasks.sequences import StoredImages
+from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.task import Task, Understood
-from transfer_metrics.untrusted import DEEPEST, check_unpacked
+from transfer_metrics.untrusted import DEEPEST, check_unpacked, visible
 
 _MOST_ARRAYS, _MOST_PARTS = 10_000, 10_000_000
 """Arrays in one archive, and items in what torch saves."""
 _EMPTY = 1 << 20
+_SEPARATED = (".csv", ".tsv", ".txt")
+_TABLES = (*_SEPARATED, ".json", ".jsonl", ".parquet")
+
+
+def read_values(path: str) -> np.ndarray | dict[str, np.ndarray]:
+    """What ``read_arrays`` reads, or the (N, D) numbers of a table, without an index.
+
+    Of separated values the first line is data where it holds numbers that count nothing.
+    """
+    if Path(path).suffix.lower() not in _TABLES:
+        return read_arrays(path)
+    table = _table(path, True)
+    columns = _without_index(table)
+    odd = next((column for column in columns if table.holds(column) != "numbers"), None)
+    if odd is not None or not columns:
+        told = (
+            f"column {visible(odd, 40)!r} of it holds no numbers"
+            if columns
+            else "it has no columns"
+        )
+        raise InvalidInputError(
+            f"{path!r}: {told}; give numbers alone, with a comma or a tab between those of one "
+            f"example, and the labels in a file of their own"
+        )
+    values = table.numbers(columns)
+    for doubt in (*table.suspicions, *counting(values, columns)):
+        warn(f"{path!r}: {doubt.partition('; ')[0]}; take it out of the file if it is a mistake")
+    return values
+
+
+def read_labels_of(path: str, count: int) -> Any:
+    """What ``read_arrays`` reads, or the labels of ``count`` examples, one in each row of a file.
+
+    One more line than examples is a header.
+    """
+    if Path(path).suffix.lower() not in _TABLES:
+        return read_arrays(path)
+    table = _table(path, False)
+    columns = _without_index(table)
+    if len(columns) != 1:
+        raise InvalidInputError(
+            f"{path!r} has {len(columns)} columns, {', '.join(map(repr, columns[:4]))}; give "
+            f"labels in a file of one label per line"
+        )
+    labels = table.labels(columns[0])
+    return labels[1:] if columns == ["0"] and len(labels) == count + 1 else labels
+
+
+def _table(path: str, of_numbers: bool) -> Table:
+    """The table in a file, of which the first line is data where nothing in it is a name.
+
+    Names are a cell with nothing in it, as over the index of a data frame, and where all is to be
+    numbers one that is none, or the counted ones that pandas gives to columns without names.
+    """
+    separated = Path(path).suffix.lower() in _SEPARATED
+    try:
+        table = read_table(path, path, "no" if separated else None)
+        first = [str(table.cells(column)[0]) for column in table.columns]
+        counted = len(first) > 1 and first == list(map(str, range(len(first))))
+        named = "" in first or (of_numbers and (counted or None in map(number_of, first)))
+        return read_table(path, path, "yes") if separated and named else table
+    except InvalidInputError as error:
+        raise InvalidInputError(str(error).removeprefix("task ")) from error
+
+
+def _without_index(table: Table) -> list[str]:
+    """All columns, but for those that are the index of a data frame by name."""
+    return [c for c in table.columns if c not in table.index and not INDEX.fullmatch(c)]
 
 
 def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
@@ -44,10 +120,12 @@ def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarr
             return _archive(file) if archive else _array(file, os.fstat(file.fileno()).st_size)
     except Exception as error:  # numpy, zipfile and zlib have a dozen for damaged files
         told = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InvalidInputError(
-            f"{str(path)!r} is no npz archive or npy file of plain arrays ({told}); write it with "
-            f"numpy.savez or numpy.save, without object arrays"
-        ) from error
+        strange = "" if str(path).lower().endswith(".npy") else foreign(path)
+        told = strange or (
+            f"is no npz archive or npy file of plain arrays ({told}); write it with numpy.savez "
+            f"or numpy.save, without object arrays"
+        )
+        raise InvalidInputError(f"{str(path)!r} {told}") from error
 
 
 def _archive(file: BinaryIO) -> dict[str, np.ndarray]:

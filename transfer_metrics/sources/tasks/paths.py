@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.sources.tasks.foreign_files import foreign
 
 FILE_SUFFIXES = {
     "image": (
@@ -101,7 +102,8 @@ def existing(place: str, name: str, noun: Literal["file", "folder"] = "file") ->
         cure = "name the folder with one folder per class, or say csv:, npz: or parquet: for a file"
     if cure:
         is_other = "a folder" if is_folder else "a file"
-        raise InvalidInputError(f"task {name!r}: {place!r} is {is_other}; {cure}")
+        told = (foreign(path) if is_file else "") or f"is {is_other}; {cure}"
+        raise InvalidInputError(f"task {name!r}: {place!r} {told}")
     if not (is_folder or is_file):
         raise InvalidInputError(f"task {name!r}: there is no {noun} {place!r}{_seen_from(path)}")
     return path
@@ -119,6 +121,8 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
         all_of_it = path.rglob(f"*{suffix}")
         found = [f for f in all_of_it if not any(map(is_litter, f.relative_to(path).parts))]
     elif path.is_file():
+        if told := foreign(path):
+            raise InvalidInputError(f"task {name!r}: {place!r} {told}")
         found = [path]
     else:  # a pattern, of which folders that are there are no part, whatever their names
         folder = next(p for p in path.parents if p.is_dir())

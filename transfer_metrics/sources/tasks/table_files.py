@@ -17,6 +17,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.column_roles import Holds, Table, named_label
+from transfer_metrics.sources.tasks.foreign_files import check_rows, foreign
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of, plain_numbers
 from transfer_metrics.sources.tasks.parquet import read_parquet
 from transfer_metrics.sources.tasks.paths import existing
@@ -32,7 +33,7 @@ _MOST_CELLS = 100_000_000
 _LONGEST = 1_000_000
 _SEPARATORS = (",", ";", "\t", "|")
 _MOST_TWINS, _LOOKED_AT, _SPECTRUM = 100, 50, 5
-_JSON = re.compile(r"\s*(\{|\[\s*\{)")
+_JSON = re.compile(r"\s*(\{|\[\s*[\{\[])")
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -61,9 +62,8 @@ def read_table(place: str, name: str, header: str | None = None) -> Table:
     except (ValueError, OSError, OverflowError, MemoryError, csv.Error) as error:
         columns = "UTF-8 text, a header line, as many cells below"
         wanted = "one JSON object per line" if lines else columns
-        raise InvalidInputError(
-            f"task {name!r}: {place!r} cannot be read as a table ({error}); it needs {wanted}"
-        ) from error
+        told = foreign(path) or f"cannot be read as a table ({error}); it needs {wanted}"
+        raise InvalidInputError(f"task {name!r}: {place!r} {told}") from error
     if not table or not next(iter(table.values())):
         raise InvalidInputError(
             f"task {name!r}: {place!r} has no rows; add a row per example"
@@ -82,11 +82,12 @@ def _json_lines(text: str) -> dict[str, list[Any]]:
     # Not splitlines, which splits inside of strings.
     lines = ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip())
     found = parse_json(text) if listed else []
-    rows = []
-    for number, row in enumerate(found, 1) if listed else ((n, parse_json(x)) for n, x in lines):
+    numbered = list(enumerate(found, 1) if listed else ((n, parse_json(x)) for n, x in lines))
+    rows = [row for _, row in numbered]
+    check_rows(rows)
+    for number, row in numbered:
         if not isinstance(row, dict):
             raise ValueError(f"{'row' if listed else 'line'} {number} is no object")
-        rows.append(row)
     columns = list(dict.fromkeys(column for row in rows for column in row))
     if len(columns) * len(rows) > _MOST_CELLS:
         raise ValueError(f"its {len(rows)} rows have {len(columns)} different names of columns")

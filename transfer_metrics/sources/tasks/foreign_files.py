@@ -1,0 +1,91 @@
+"""What no source reads, by what it is called or how it is laid out, and the one thing to do."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.untrusted import visible
+
+_ARRAYS = "write its arrays by numpy.savez('data.npz', X=…, y=…), and give that"
+_TABLE = "write it as a table in .csv"
+_PACKED = "packed; unpack it, and give the folder or the file that was in it"
+_PICKLED = "a pickle, which may run code and is never loaded; write a data frame by "
+_PICKLED += "frame.to_csv('data.csv', index=False), arrays by numpy.savez('data.npz', X=…, y=…)"
+_BY_CLASS = "give a folder with one folder per class"
+_NAMED = "file names and labels, with a column for each"
+_KINDS = (
+    ((".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tbz2", ".txz"), _PACKED),
+    ((".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"), _PACKED),
+    ((".xlsx", ".xls", ".xlsm", ".ods"), "a spreadsheet; save the sheet of the examples as .csv"),
+    ((".h5", ".hdf5"), f"a file of HDF5; {_ARRAYS}"),
+    ((".mat",), f"a file of MATLAB; {_ARRAYS}"),
+    ((".npy",), f"one array, without labels; {_ARRAYS}"),
+    ((".pkl", ".pickle", ".joblib"), _PICKLED),
+    ((".rds", ".rda", ".rdata"), f"a file of R; {_TABLE} there, by write.csv"),
+    ((".dta", ".sav", ".sas7bdat"), f"a file of a statistics program; {_TABLE} there"),
+    ((".arff",), f"a file of Weka; {_TABLE} there"),
+    ((".db", ".sqlite", ".sqlite3"), f"a database; {_TABLE}"),
+    ((".arrow", ".feather"), "a file of Arrow; write it as .parquet"),
+    ((".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".wav"), f"a single example; {_BY_CLASS}"),
+    ((".xml", ".yaml", ".yml"), f"no table of examples; {_BY_CLASS}, or a .csv of {_NAMED}"),
+)  # fmt: skip
+"""Ends of names of files, and what these are, with what to do."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_HUB = re.compile(r"https?://huggingface\.co/datasets/([\w.-]+(?:/[\w.-]+)?)/?")
+_RECORDS = "write one object per row, as frame.to_json(path, orient='records') writes it"
+_OF_WORDS = ("tokens", "words")
+
+
+def foreign(path: str | os.PathLike[str]) -> str:
+    """What a file is that no source reads, by the end of its name, with a cure; else nothing.
+
+    >>> foreign("scores.xlsx")
+    'is a spreadsheet; save the sheet of the examples as .csv'
+    """
+    name = os.fspath(path).lower()
+    return next((f"is {told}" for ends, told in _KINDS if name.endswith(ends)), "")
+
+
+def refuse_address(text: str, place: str) -> None:
+    """Refuse an address in place of a path: nothing is fetched but by libraries of hubs."""
+    if not _ADDRESS.match(place):
+        return
+    cure = "fetch it, and give the file or folder where it is then"
+    if on_hub := _HUB.fullmatch(place):
+        cure = f"write hf:{on_hub[1]}"
+    elif place.lower().startswith("file://"):
+        cure = "give the path alone"
+    raise InvalidInputError(
+        f"task {visible(text)!r} is an address, and nothing is fetched from there; {cure}"
+    )
+
+
+def check_rows(rows: Sequence[Any]) -> None:
+    """A ValueError for what JSON has in place of an object per example, with what it is."""
+    if rows and all(isinstance(row, list) for row in rows):
+        raise ValueError(f"its rows are lists without names of columns; {_RECORDS}")
+    row = rows[0] if len(rows) == 1 else None
+    if not isinstance(row, dict) or not row:
+        return
+    if isinstance(row.get("images"), list) and isinstance(row.get("annotations"), list):
+        raise ValueError(
+            f"it holds annotations of COCO, which are of parts of images; {_BY_CLASS}, or a .csv "
+            f"of {_NAMED}"
+        )
+    values = list(row.values())
+    if isinstance(row.get("data"), list) and {"columns", "schema"} & row.keys():
+        raise ValueError(f"its columns are apart from its rows; {_RECORDS}")
+    if all(isinstance(value, dict) for value in values):
+        raise ValueError(f"it is one object of objects; {_RECORDS}")
+    lists = {key: value for key, value in row.items() if isinstance(value, list)}
+    inner = [key for key, value in lists.items() if value and isinstance(value[0], dict)]
+    if len(inner) == 1:
+        raise ValueError(
+            f"its rows are within {visible(inner[0])!r}; write that list alone into the file"
+        )
+    if len(lists) == len(row) > 1 and not row.keys() & {*_OF_WORDS}:
+        raise ValueError(f"it is one object of whole columns; {_RECORDS}")
