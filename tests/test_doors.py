@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics import ScoreTable, rank_models
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.results.record import Record
 from transfer_metrics.sources.tasks.load_task import load_task
 
 FRAME = pd.DataFrame({"text": ["good", "bad", "nice", "awful"], "label": [1, 0, 1, 0]})
@@ -83,3 +86,55 @@ def test_json_of_other_things_is_named(tmp_path):
 def test_an_address_is_no_path(name, cure):
     with pytest.raises(InvalidInputError, match=cure):
         load_task(name)
+
+
+def models_of(count: int) -> list[str]:
+    return [f"m{i}" for i in range(count)]
+
+
+def scores_of(count: int) -> ScoreTable:
+    return ScoreTable(
+        Record(metric="transrate", value=float(i), model=f"m{i}", task="t") for i in range(count)
+    )
+
+
+@pytest.mark.parametrize("name", ["error", "Top-1 error", "val_loss", "rank", "error rate", "err"])
+def test_a_prior_of_errors_is_refused(name):
+    for prior in (
+        pd.DataFrame({name: [0.1, 0.4, 0.5]}, index=models_of(3)),
+        pd.Series([0.1, 0.4, 0.5], models_of(3), name=name),
+    ):
+        with pytest.raises(InvalidInputError, match=r"the lower it is.*give accuracies"):
+            scores_of(3).informed(prior=prior)
+
+
+@pytest.mark.parametrize("name", ["error detection", "lossless", "cross", "ranking 2", "terror"])
+def test_a_task_of_such_a_name_is_a_task(name):
+    prior = pd.DataFrame({name: [0.1, 0.4, 0.5]}, index=models_of(3))
+    assert scores_of(3).informed(prior=prior).records[0]["prior"]
+
+
+def test_a_prior_of_ranks_is_told():
+    prior = dict(zip(models_of(4), (2, 1, 4, 3), strict=True))
+    with pytest.warns(TransferMetricsWarning, match="from 1 to 4, as ranks are"):
+        scores_of(4).informed(prior=prior)
+
+
+def test_an_empty_row_of_a_prior_is_a_missing_one():
+    rows = {"m0": 0.5, "m1": 0.7, "m2": 0.9}
+    with pytest.warns(TransferMetricsWarning, match="the prior lacks m3; their scores alone"):
+        missing = scores_of(4).informed(prior=rows)
+    with pytest.warns(TransferMetricsWarning, match="the prior lacks m3; their scores alone"):
+        empty = scores_of(4).informed(prior={**rows, "m3": None})
+    assert empty.records == missing.records
+
+
+def test_two_units_of_a_prior_are_told_once():
+    """``rank_models`` reads it before the models run and adds it after."""
+    prior = {"zoo:vit-mnist": 0.9, "zoo:resnet-usps": 95.0}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        rank_models(
+            list(prior), "sklearn:digits?examples=60", "transrate", prior=prior, progress=False
+        )
+    assert sum("per cent" in str(one.message) for one in told) == 1

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 UNNAMED = ""
 """The task of accuracies that do not say of which they are."""
 _MOST_ASKED = 20
+_TOLD = "units are told"
+_LOWER_IS_BETTER = re.compile(
+    r"((top|1|5|test|val|valid|validation|eval|mean|avg|average|error|cross|entropy)[\W_]*)*"
+    r"(error|errors|err|loss|rank|ranks|perplexity|ppl|nll|mse|rmse|mae|rate(?<=error.rate))",
+    re.IGNORECASE,
+)
 _LONG = {"model", "metric", "value"}
 _TAKEN = (
     "give a mapping from models to accuracies, a DataFrame of models x tasks, the path of a CSV "
@@ -56,6 +63,7 @@ def known_accuracies(given: Any, head: str | None = None, split: str = "test") -
             given = given.set_index("model")
         return _checked(given, "accuracies")
     if isinstance(given, pd.Series):
+        _refuse_errors(str(given.name), "accuracies")
         return _checked(given.astype(object).to_frame(UNNAMED), "accuracies")
     if isinstance(given, Mapping):
         column = pd.Series(dict(given), dtype=object)
@@ -206,6 +214,8 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
             raise InvalidInputError(
                 f"{where}: {kind} {visible(twins[0])!r} is there twice; make the names unique"
             )
+    for task in named.columns:
+        _refuse_errors(task, where)
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         numbers = named.astype(np.float64)
         if not np.isinf(numbers.to_numpy()).any():
@@ -220,9 +230,19 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
     return numbers
 
 
+def _refuse_errors(name: str, where: str) -> None:
+    """Refuse a column that is called what is the better the lower it is."""
+    if _LOWER_IS_BETTER.fullmatch(name.strip()):
+        raise InvalidInputError(
+            f"{where}: column {visible(name)!r} has the name of what is better the lower it is, "
+            f"and the highest counts as the best; give accuracies, such as 1 - error, or name the "
+            f"column after its task if it has them"
+        )
+
+
 def _warn_of_units(table: pd.DataFrame, where: str) -> None:
-    """Warn where some accuracies on a task look like shares, and others like per cents."""
-    for task, column in table.items():
+    """Warn, once of a table, where some accuracies look like shares, and others like per cents."""
+    for task, column in () if table.attrs.get(_TOLD) else table.items():
         small, large = column[(column > 0) & (column < 1)], column[column > 1]
         if not (len(small) and len(large)) or column.min() < 0 or not 10 < large.max() <= 100:
             continue
@@ -232,6 +252,7 @@ def _warn_of_units(table: pd.DataFrame, where: str) -> None:
                 f"{where}{on}: {small.max():g} for model {visible(small.idxmax())!r} beside "
                 f"{large.min():g}; give all accuracies in per cent or all as fractions"
             )
+    table.attrs[_TOLD] = True
 
 
 def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:

@@ -20,6 +20,7 @@ from transfer_metrics.untrusted import visible
 if TYPE_CHECKING:
     import pandas as pd
 
+_TOLD = "ranks are told"
 _FIXED = 4
 """Of what a record keeps: standing, mean and error of its trust, share; then the profile."""
 _MOST_SHARED = 0.95
@@ -28,7 +29,8 @@ _MOST_SHARED = 0.95
 def earlier_accuracies(prior: Any) -> pd.DataFrame:
     """A table of what models reached before, models x tasks, NaN where a model was not tried.
 
-    A row or column without any accuracy is refused.
+    A model without any is as one that has no row; a column without any is refused, and of one that
+    ranks the models a warning tells.
     """
     where = str(prior) if isinstance(prior, str | os.PathLike) else "the prior"
     table = known_accuracies(prior)
@@ -37,12 +39,16 @@ def earlier_accuracies(prior: Any) -> pd.DataFrame:
             f"{where} has no accuracies; give models in rows and tasks in columns"
         )
     known = table.notna()
-    for own, kind in ((known.any(axis=1), "model"), (known.any(axis=0), "task")):
-        if empty := [visible(name) for name in own.index[~own]]:
-            raise InvalidInputError(
-                f"{where} has no accuracy of the {kind} {empty[0]}; leave it out"
+    if empty := [visible(name) for name in table.columns[~known.any(axis=0)]]:
+        raise InvalidInputError(f"{where} has no accuracy of the task {empty[0]}; leave it out")
+    for name, column in table.items() if not table.attrs.get(_TOLD) else ():
+        if len(column) > 2 and sorted(column) == list(range(1, len(column) + 1)):
+            warn(
+                f"{where}: {visible(name) or 'the column'} has the whole numbers from 1 to "
+                f"{len(column)}, as ranks are, and the highest counts as the best; give accuracies"
             )
-    return table
+    table.attrs[_TOLD] = True
+    return table[known.any(axis=1)]
 
 
 def priors(
