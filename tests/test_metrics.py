@@ -18,6 +18,7 @@ import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.metrics.probes import _RIDGE_PATH
+from transfer_metrics.threads import running_with
 
 
 def features(n=120, d=10, c=4, signal=1.0):
@@ -269,8 +270,11 @@ def test_knn_input_is_checked():
 # --- probes --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize(("n", "d"), [(60, 8), (30, 50)])
-def test_ridge_probe_is_brute_force_leave_one_out(n, d):
+def test_ridge_probe_is_brute_force_leave_one_out(n, d, threads, monkeypatch):
+    monkeypatch.setattr("transfer_metrics.metrics.probes._BLOCK", 4 * d)  # many blocks of four rows
+    monkeypatch.setattr("transfer_metrics.threads._SMALL_SCORE", 0)
     x, y = features(n, d, signal=0.7)
     targets = np.eye(4)[y]
     centred = x - x.mean(axis=0)
@@ -283,7 +287,8 @@ def test_ridge_probe_is_brute_force_leave_one_out(n, d):
         press = ((targets - predicted) ** 2).sum()
         if best is None or press < best[0]:
             best = (press, (predicted.argmax(axis=1) == y).mean())
-    assert tm.ridge_probe(x, y) == pytest.approx(best[1], abs=1e-12)
+    with running_with(threads):
+        assert tm.ridge_probe(x, y) == pytest.approx(best[1], abs=1e-12)
 
 
 def _left_out(x, t, penalty):

@@ -16,7 +16,7 @@ import transfer_metrics.statistics
 import transfer_metrics.threads
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.progress import WholeRun, progress_bar
-from transfer_metrics.threads import running_with
+from transfer_metrics.threads import running_with, side_by_side
 
 THREADS = 4
 Y = np.arange(120) % 3
@@ -287,3 +287,22 @@ def test_limits_that_overlap_are_given_back_by_the_last(monkeypatch):
         left.set()
         other.result()
     assert blas.threads == 4
+
+
+def test_blocks_side_by_side_come_in_their_order_each_on_one_thread():
+    met = threading.Barrier(2)
+
+    def work(block):
+        if block < 2:
+            met.wait(10)  # one after the other, nobody would come
+        return block**2, torch.get_num_threads()
+
+    with running_with(2):
+        assert side_by_side(work, range(7)) == [(i**2, 1) for i in range(7)]
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(lambda block: 1 // (block - 5), range(7))
+        assert torch.get_num_threads() == 2
+    with running_with(1):
+        here = threading.get_ident()
+        assert side_by_side(lambda _: threading.get_ident(), range(7)) == [here] * 7

@@ -6,12 +6,16 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 _SMALL = 100_000_000
 """Multiplications per product below which waiting for other threads costs more than it brings."""
@@ -107,6 +111,26 @@ def threads_for_classes(n: int, dim: int, num_classes: int) -> AbstractContextMa
     """
     rows = n // max(num_classes, 1)
     return threads_for(rows * dim * min(rows, dim))
+
+
+def side_by_side(work: Callable[[_Item], _Result], blocks: Sequence[_Item]) -> list[_Result]:
+    """``[work(block) for block in blocks]`` of rows, on each core one with one thread of BLAS.
+
+    What is done between the products is then done on all cores too: a fifth is saved where each
+    block takes tens of milliseconds. Nothing is where classes take one or two each, as threads then
+    wait for the interpreter.
+    """
+    torch = sys.modules.get("torch")
+    workers = min(torch.get_num_threads() if torch else 1, len(blocks) // 2)
+    if workers < 2:
+        return [work(block) for block in blocks]
+
+    def of(block: _Item) -> _Result:
+        with threads_for(0):
+            return work(block)
+
+    with threads_for(0), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(of, blocks))
 
 
 @contextmanager

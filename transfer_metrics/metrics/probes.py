@@ -14,7 +14,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import Estimate, register_metric, varying
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.linalg import product
-from transfer_metrics.threads import threads_for
+from transfer_metrics.threads import side_by_side, threads_for
 
 # Strengths relative to tr(X'X) / min(N - 1, D) of the centred X, so that scale does not matter.
 _RIDGE_PATH = tuple(10.0**e for e in range(-8, 4))
@@ -132,24 +132,33 @@ def _leverages(statistic: FeatureSample, basis: Tensor, keep: Tensor) -> Tensor:
     """``Σ_i (x - mean)'b_i² k_il`` for each example and strength, (n, L)."""
     mean = statistic.moments.mean
     blocks = statistic.x.split(max(_BLOCK // len(mean), 1))
-    return torch.cat([product(product(x - mean, basis).square_(), keep) for x in blocks])
+
+    def of(x: Tensor) -> Tensor:
+        return product(product(x - mean, basis).square_(), keep)
+
+    return torch.cat(side_by_side(of, blocks))
 
 
 def _errors(
     statistic: FeatureSample, targets: Tensor, scales: Tensor, weights: Tensor, apart: Tensor
 ) -> tuple[Tensor, Tensor, int]:
     """Of predictions by weights (D, K): ``Σ_k e²`` (n,), ``Σ_n (e / apart)²`` (K,), and hits."""
-    moments, lengths = statistic.moments, []
-    press, hits = torch.zeros_like(moments.target_mean), 0
+    moments = statistic.moments
     rows = max(_BLOCK // max(weights.shape), 1)
-    pieces = zip(statistic.x.split(rows), targets.split(rows), apart.split(rows), strict=True)
-    for x, truth, left in pieces:
+
+    def of(block: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, int]:
+        x, truth, left = block
         errors = (truth - moments.target_mean).mul_(scales).sub_(product(x - moments.mean, weights))
-        lengths.append(errors.square().sum(dim=1))
+        lengths = errors.square().sum(dim=1)
         errors /= left[:, None]
-        press += errors.square().sum(dim=0)
-        hits += int((errors.neg_().add_(truth).argmax(dim=1) == truth.argmax(dim=1)).sum())
-    return torch.cat(lengths), press, hits
+        press = errors.square().sum(dim=0)
+        hit = errors.neg_().add_(truth).argmax(dim=1) == truth.argmax(dim=1)
+        return lengths, press, int(hit.sum())
+
+    pieces = zip(statistic.x.split(rows), targets.split(rows), apart.split(rows), strict=True)
+    found = side_by_side(of, list(pieces))
+    lengths, press, hits = zip(*found, strict=True)
+    return torch.cat(lengths), torch.stack(press).sum(dim=0), sum(hits)
 
 
 @register_metric(
