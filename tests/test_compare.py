@@ -459,6 +459,22 @@ def test_a_head_of_ones_own_takes_part(glyphs: tm.Task) -> None:
     assert table.summary()["test"].iloc[0] == pytest.approx(expected)
 
 
+def test_a_head_of_ones_own_that_was_written_anew_is_fitted_anew(glyphs, tmp_path) -> None:
+    class Farthest(NearestMean):
+        def fit(self, X, y=None, *, validation=None):
+            fitted = super().fit(X, y, validation=validation)
+            fitted.coef_, fitted.intercept_ = -fitted.coef_, -fitted.intercept_
+            return fitted
+
+    Farthest.__name__ = Farthest.__qualname__ = "NearestMean"
+    found = []
+    for head in (NearestMean(), Farthest(), NearestMean()):
+        options = {"cache_dir": tmp_path, "progress": False}
+        found.append(tm.compare("zoo:cnn-mnist", glyphs, head, **options).summary()["test"].iloc[0])
+    assert found[0] > found[1] + 0.1
+    assert found[2] == found[0]
+
+
 def test_a_head_with_a_fitted_selector_takes_part(glyphs: tm.Task, tmp_path: Path) -> None:
     task = complete_task(glyphs)
     store = tm.extract("zoo:cnn-mnist", task, "activations", "grid:512", progress=False)

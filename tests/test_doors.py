@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
+from scipy.io import wavfile
+from torch.utils.data import Dataset, IterableDataset, Subset
 
-from transfer_metrics import ScoreTable, rank_models
+from transfer_metrics import ScoreTable, rank_models, score
+from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.ranking.cache import ResultCache
+from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.long_table import FORMATS
 from transfer_metrics.results.record import Record
+from transfer_metrics.sources.example import decode_sound
 from transfer_metrics.sources.tasks.load_task import load_task
 
+datasets = pytest.importorskip("datasets")
 FRAME = pd.DataFrame({"text": ["good", "bad", "nice", "awful"], "label": [1, 0, 1, 0]})
 
 
@@ -138,3 +151,241 @@ def test_two_units_of_a_prior_are_told_once():
             list(prior), "sklearn:digits?examples=60", "transrate", prior=prior, progress=False
         )
     assert sum("per cent" in str(one.message) for one in told) == 1
+
+
+def told(*given: object) -> list[str]:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        load_task(*given)
+    return [str(one.message) for one in found]
+
+
+def test_short_texts_in_two_classes_are_by_chance():
+    texts = [f"the film number {i} was long" for i in range(98)]
+    labels = [i % 2 for i in range(98)]
+    assert not told([*texts, "ok", "ok"], [*labels, 0, 1])
+    splits = {
+        "train": ([*texts, "ok"], [*labels, 0]),
+        "test": (["ok", *"abcdefghijklmnopqrs"], [0, 1] * 10),
+    }
+    assert not told(splits)
+    [text] = told([*texts, *["ok", "no"] * 10], [*labels, *[0] * 10, *[1] * 10])
+    assert text.partition(": ")[2].startswith(
+        "20 of 118 training examples are equal to one of another class and short, such as"
+    )
+    [text] = told([*texts, texts[0], "ok", "ok"], [*labels, 1, 0, 1])
+    assert "2 of 101 training examples are equal to one of another class, such as example 0" in text
+
+
+def test_blank_pictures_in_two_classes_are_no_copies(tmp_path):
+    noise = np.random.default_rng(0)
+    for number in range(6):
+        for name in ("ant", "bee"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            pixels = noise.integers(0, 256, (8, 8, 3), np.uint8) if number else np.zeros((8, 8, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"{number}.png")
+    [text] = told(str(tmp_path))
+    assert "2 of 12 training examples are equal to one of another class and blank" in text
+    assert "leave out blank ones" in text
+    assert "copied" not in text
+
+
+class Stream(IterableDataset):
+    def __init__(self, rows: list[tuple[str, int]]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(self.rows)
+
+
+def test_a_stream_in_the_order_of_its_classes_is_told():
+    rows = [(f"the text number {i}", i // 20) for i in range(80)]
+    columns = dict(zip(("text", "label"), map(list, zip(*rows, strict=True)), strict=True))
+    names = datasets.ClassLabel(names=["a", "b", "c", "d"])
+    features = datasets.Features(text=datasets.Value("string"), label=names)
+    named = datasets.Dataset.from_dict(columns, features).to_iterable_dataset()
+    bare = datasets.Dataset.from_dict(columns).to_iterable_dataset()
+
+    def told_of(stream: object, first: int) -> list[str]:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            assert len(load_task(stream, first=first)["train"]) == min(first, 80)
+        return [str(one.message) for one in found]
+
+    for stream in (Stream(rows), bare):
+        [text] = told_of(stream, 50)
+        assert "in the order of their classes, of which more may follow" in text
+        assert "goes on after 50 examples; shuffle it before" in text
+    [text] = told_of(named, 50)
+    assert "no example of the class 'd'; the stream goes on" in text
+    for stream in (Stream(rows), bare, named):
+        for first in (80, 100):  # all of it
+            assert not told_of(stream, first)
+        with pytest.raises(InvalidInputError, match=r"of one class.*; shuffle it before"):
+            load_task(stream, first=15)
+    shuffled = np.random.default_rng(0).permutation(80)
+    assert not told_of(Stream([rows[i] for i in shuffled]), 50)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"a": ["1.5", "2.0"] * 6, "b": ["3", "4"] * 6},
+        {"a": ["1,5", "2,0"] * 6, "b": ["3", "4"] * 6},
+        {"a": ["1,5", "2.0"] * 6, "b": [3, 4] * 6},
+    ],
+)
+def test_numbers_written_as_texts_in_a_frame_are_numbers(frame):
+    frame = pd.DataFrame(frame)
+    task = load_task(frame, ["a", "a", "b", "b"] * 3)
+    assert task.modality == "tensor"
+    np.testing.assert_array_equal(np.stack(list(task["train"].examples)), [[1.5, 3], [2, 4]] * 6)
+
+
+def test_other_texts_in_a_frame_are_texts():
+    for pair in ({"a": ["one", "two"] * 6, "b": ["3", "4"] * 6}, {"a": ["1.5", "two"] * 6}):
+        assert load_task(pd.DataFrame(pair), ["a", "b"] * 6).modality == "text"
+    with pytest.raises(InvalidInputError, match="NaN"):
+        load_task(pd.DataFrame({"a": ["1.5", None] * 6, "b": ["3", "4"] * 6}), ["a", "b"] * 6)
+
+
+def test_texts_that_are_numbers_are_told():
+    for texts in ([f"{i},5" for i in range(12)], pd.Series([f"{i}.5" for i in range(12)])):
+        [text] = told(texts, ["a", "b"] * 6)
+        assert "the texts are numbers, such as '0" in text
+    assert not told([f"{i}.5 stars" for i in range(12)], ["a", "b"] * 6)
+    with pytest.raises(InvalidInputError, match=r"a number as text, such as astype\(float\)"):
+        score(pd.DataFrame({"a": ["1.5", "2"] * 6}), [0, 1] * 6, "logme")
+
+
+def test_scores_of_an_earlier_version_are_told_as_such(tmp_path):
+    """Which wrote no key behind its records."""
+    cache = ResultCache(tmp_path)
+    cache.write("key", [Record(metric="knn", value=0.5, model="m")])
+    [path] = (tmp_path / "scores").glob("*.jsonl")
+    *lines, _ = path.read_text().splitlines(keepends=True)
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    path.write_text("".join([*lines, json.dumps({"sha256": digest})]))
+    with pytest.warns(TransferMetricsWarning, match=r"is of an earlier version.*computed anew"):
+        assert cache.read("key") == []
+    path.write_text("".join([*lines, json.dumps({"sha256": digest[::-1]})]))
+    with pytest.warns(TransferMetricsWarning, match=r"is damaged.*computed anew"):
+        assert cache.read("key") == []
+
+
+@pytest.mark.parametrize("name", ["scores.jsonl", "scores.csv", "scores.parquet", "report.html"])
+def test_what_was_not_written_here_is_not_replaced(tmp_path, name):
+    def write(path: Path) -> None:
+        table = scores_of(3)
+        table.report(path) if path.suffix == ".html" else table.save(path)
+
+    mine = tmp_path / name
+    mine.write_text("name,age\nAnn,33\n")
+    with pytest.raises(InvalidInputError, match="was not written here; name a new file"):
+        write(mine)
+    assert mine.read_text() == "name,age\nAnn,33\n"
+    mine.write_text("")  # as mkstemp leaves it
+    write(mine)
+    before = mine.read_bytes()
+    write(mine)
+    assert mine.read_bytes() == before
+
+
+def test_a_dash_is_no_place(tmp_path, monkeypatch, capsys):
+    """A file of that name can be had as ``./-``."""
+    monkeypatch.chdir(tmp_path)
+    scores_of(3).save("scores.jsonl")
+    for argv in (
+        ["report", "scores.jsonl", "--out", "-"],
+        ["rank", "--models", "zoo:vit-mnist", "--task", "sklearn:iris", "--out", "-"],
+        ["extract", "--model", "zoo:vit-mnist", "--task", "sklearn:digits", "--out", "-"],
+    ):
+        assert main(argv) == 2
+        assert "cannot write -" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"scores.jsonl"}
+    assert main(["report", "scores.jsonl", "--out", "./-"]) == 0
+    assert (tmp_path / "-").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_mean_over_tests_of_other_sizes_is_told():
+    def table(*counts: int) -> Comparison:
+        return Comparison(
+            Record(metric="accuracy", value=0.5, model="m", head="h", split="test", n=n, seed=seed)
+            for seed, n in enumerate(counts)
+        )
+
+    with pytest.warns(TransferMetricsWarning, match="'test' is of tests on 20 and 50 examples"):
+        table(50, 20).summary()
+    table(50, 50).summary()
+
+
+def waves(count: int = 12) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (count, 1, 2_000)).astype(np.float32)
+
+
+class Waves(Dataset):
+    def __init__(self, rate: int | None) -> None:
+        self.waves = torch.from_numpy(waves())
+        if rate:
+            self.sample_rate = rate
+
+    def __len__(self) -> int:
+        return len(self.waves)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return self.waves[row], row % 2
+
+
+def test_waveforms_of_one_channel_are_sounds_where_their_rate_is_known():
+    for given in (Waves(8_000), Subset(Waves(8_000), range(12))):
+        task = load_task(given)
+        assert task.modality == "audio"
+        sound = task["train"].examples[3]
+        assert sound.rate == 8_000
+        np.testing.assert_array_equal(sound.samples, waves()[3, 0])
+    sounds = [{"array": wave, "sampling_rate": 8_000} for wave in waves()]
+    found = load_task(sounds, [0, 1] * 6)["train"].examples[3]
+    np.testing.assert_array_equal(found.samples, waves()[3, 0])
+
+
+def test_waveforms_of_no_rate_are_told():
+    for given in ((Waves(None),), (waves(), [0, 1] * 6)):
+        [text] = told(*given)
+        assert "shape (1, 2000), as waveforms of one channel are" in text
+    assert not told(waves()[:, :, :100], [0, 1] * 6)
+
+
+def test_channels_that_cancel_are_told(tmp_path):
+    tone = (0.5 * np.sin(np.arange(4_000) / 9) * 32_767).astype(np.int16)
+    noise = np.random.default_rng(0).integers(-9_000, 9_000, 4_000).astype(np.int16)
+
+    def read(*channels: np.ndarray) -> list[str]:
+        wavfile.write(tmp_path / "two.wav", 8_000, np.stack(channels, axis=1))
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            decode_sound((tmp_path / "two.wav").read_bytes(), "two.wav")
+        return [str(one.message) for one in found]
+
+    [text] = read(tone, -tone)
+    assert "sound 'two.wav': its 2 channels cancel in their mean" in text
+    assert (
+        not read(tone, tone) + read(tone, noise) + read(tone, 0 * tone) + read(0 * tone, 0 * tone)
+    )
+
+
+@pytest.mark.parametrize("view", ["best", "last", "all"])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_the_view_of_a_table_is_saved(tmp_path, view, ending):
+    rows = [("early", 0, 0.9), ("late", 1, 0.5)]
+    table = ScoreTable(
+        [
+            Record(metric="knn", value=value, model="m", layer=layer, layer_index=place)
+            for layer, place, value in rows
+        ],
+        view,
+    )
+    table.save(tmp_path / f"t{ending}")
+    found = ScoreTable.load(tmp_path / f"t{ending}")
+    assert found.view == view
+    assert found.records == table.records
+    pd.testing.assert_frame_equal(found.ranking(), table.ranking())

@@ -334,6 +334,17 @@ def test_ridge_probe_weighs_targets_of_any_size_alike():
         assert tm.ridge_probe(x, targets * scales) == pytest.approx(max(r2), abs=1e-9)
 
 
+def test_ridge_probe_takes_a_strength_in_all_its_digits():
+    """A tenth is none of float32, which loses the eighth of them."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 30))
+    t = x @ rng.standard_normal(30) + rng.standard_normal(40)
+    alpha = 0.1 * ((x - x.mean(0)) ** 2).sum() / 30
+    predicted = cross_val_predict(Ridge(alpha=alpha), x, t, cv=LeaveOneOut())
+    score = tm.ridge_probe(x, t, strengths=[0.1])
+    assert score == pytest.approx(r2_score(t, predicted), abs=1e-12)
+
+
 def test_h_score_of_one_feature_is_between_over_total():
     x, y = load_iris(return_X_y=True)
     for column in x.T:

@@ -24,6 +24,8 @@ TEMPORARY = ".tmp"
 """How the names of files and folders end that are being written."""
 RESULTS = ("scores.jsonl", "comparison.jsonl", "run.yaml", "report.html", "head")
 """What is in folders of results."""
+_END = 1 << 16
+"""Bytes at the beginning and at the end of a file that tell what it is."""
 _ATTEMPTS = 1000
 """How often a folder is made that disappears."""
 
@@ -129,6 +131,25 @@ def check_folder(folder: str | os.PathLike[str], own: Iterable[str]) -> None:
         raise InvalidInputError(
             f"cannot write {folder}: it holds {min(found)!r}{' and more' * (len(found) > 1)}, and "
             f"nothing that was written here before; name a new folder"
+        )
+
+
+def check_file(path: str | os.PathLike[str], own: Iterable[bytes]) -> None:
+    """Refuse a file that holds something, near whose ends is nothing of what is written there."""
+    place = Path(path)
+    size = place.stat().st_size if place.is_file() else 0
+    if not size:
+        return
+    try:
+        with place.open("rb") as file:
+            ends = file.read(_END)
+            file.seek(max(size - _END, 0))
+            ends += file.read(_END)
+    except OSError as error:
+        raise _unwritable(place, error, ADVICE) from error
+    if not any(mark in ends for mark in own):
+        raise InvalidInputError(
+            f"cannot write {path}: it is a file that was not written here; name a new file"
         )
 
 

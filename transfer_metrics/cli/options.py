@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
 
-_END = 1 << 16
-"""Bytes at the beginning and at the end of a file that tell what it is."""
-
-
 def positive(text: str) -> int:
     """A whole number above zero."""
     value = count(text)
@@ -297,10 +293,15 @@ def check_place(
     is to be drawn again, or a folder of other things than those that are its ``own``, where these
     are told, or a file in which none of its ``own`` bytes are.
     """
-    from transfer_metrics.files import check_folder
+    from transfer_metrics.files import check_file, check_folder
     from transfer_metrics.sources.specs import refuse_among_examples
     from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES
 
+    if str(path) == "-":
+        raise InvalidInputError(
+            f"cannot write -: a {'folder' if folder else 'file'} is written, and --json or --csv "
+            f"print to stdout; name a place, ./- for one of that name"
+        )
     place = Path(path)
     if place.exists() and place.is_dir() != folder:
         what, other = ("a file", "folder") if folder else ("a folder", "file")
@@ -317,23 +318,7 @@ def check_place(
     if place.is_file() and is_example and not picture:
         raise InvalidInputError(f"cannot write {path}: it is an example of yours; name a new file")
     if own:
-        (check_folder if folder else _check_file)(path, own)  # type: ignore[arg-type]
-
-
-def _check_file(path: str | os.PathLike[str], own: Iterable[bytes]) -> None:
-    """Refuse a file that holds something, near whose ends is nothing of what is written there."""
-    place = Path(path)
-    size = place.stat().st_size if place.is_file() else 0
-    if not size:
-        return
-    with place.open("rb") as file:
-        ends = file.read(_END)
-        file.seek(max(size - _END, 0))
-        ends += file.read(_END)
-    if not any(mark in ends for mark in own):
-        raise InvalidInputError(
-            f"cannot write {path}: it is a file that was not written here; name a new file"
-        )
+        (check_folder if folder else check_file)(path, own)  # type: ignore[arg-type]
 
 
 def write_page(args: argparse.Namespace, page: str) -> None:

@@ -32,9 +32,6 @@ _EXAMPLES = """\
 """
 _SCORES = "scores.jsonl"
 
-_PAGE = b'<meta name="generator" content="transfer-metrics '
-"""What is in every page that was written here."""
-
 
 def add_parser(verbs: Any) -> None:
     """Add the verb."""
@@ -68,7 +65,7 @@ def add_parser(verbs: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     """Read or rank, and write the page."""
     from transfer_metrics.errors import InvalidInputError
-    from transfer_metrics.report.html import write_report
+    from transfer_metrics.report.html import GENERATOR, write_report
     from transfer_metrics.sources.tasks.load_task import load_task
 
     if bool(args.files) == bool(args.models):
@@ -81,7 +78,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InvalidInputError("--kind says what the labels of --task are; name that too")
     if args.task:
         args.task = with_kind(args.task, args.kind)
-    check_place(args.out, task=args.task, own=(_PAGE,))
+    check_place(args.out, task=args.task, own=(GENERATOR,))
     options = given(args, "title", "view", "confidence")
     if args.files:
         task = load_task(args.task) if args.task else None

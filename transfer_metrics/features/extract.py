@@ -22,6 +22,7 @@ from transfer_metrics.errors import (
     IncompatibleStoreError,
     InvalidInputError,
     StorageError,
+    check_whole,
     reason,
     warn,
 )
@@ -220,10 +221,8 @@ def check_pass(**given: Any) -> None:
     for name, value in given.items():
         if name == "dtype" and value not in ("float32", "float16"):
             raise InvalidInputError(f"dtype={value!r}; use 'float32' or 'float16'")
-        least = _LEAST.get(name)
-        chosen_here = name == "batch_size" and value is None
-        if least is not None and not chosen_here and (type(value) is not int or value < least):
-            raise InvalidInputError(f"{name}={value!r}; use a whole number of at least {least}")
+        if name in _LEAST and not (name == "batch_size" and value is None):
+            check_whole(_LEAST[name], **{name: value})
 
 
 def extract(

@@ -32,7 +32,7 @@ from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.results.record import Record
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.sources.models.identity import Settings
+from transfer_metrics.sources.models.identity import Settings, code_of
 from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import evaluation
 from transfer_metrics.sources.specs import named_spec, results_of
@@ -169,7 +169,10 @@ class Fits:
     def _key(self, loaded: Loaded, head: Head, seed: int | None) -> str:
         # Two selectors that were fitted to other data look the same in a label.
         chosen = {n: c for n, p in head.get_params().items() if (c := _columns(p)) is not None}
+        # One of somebody else may be written anew under its name.
+        foreign = not type(head).__module__.startswith(f"{transfer_metrics.__name__}.")
         return content_key(
+            **({"code": code_of(type(head))} if foreign else {}),
             **({"chosen": chosen} if chosen else {}),
             model=loaded.model.fingerprint,
             settings=loaded.settings.digest,

@@ -101,7 +101,7 @@ def _leave_one_out(
     sigma, vectors = moments.total.eigh
     # The mean over all min(N - 1, D) directions, dead ones included, ties the path to the scale.
     unit = float(sigma.sum()) / min(n - 1, dim)
-    keep = sigma[:, None] / (sigma[:, None] + unit * torch.tensor(strengths).to(sigma))
+    keep = sigma[:, None] / (sigma[:, None] + unit * sigma.new_tensor(strengths))
     basis = vectors / sigma.sqrt()
     # A leverage of one means the example is fitted by a direction of its own.
     apart = (1.0 - 1.0 / n - _leverages(statistic, basis, keep)).clamp_min_(1e-9)

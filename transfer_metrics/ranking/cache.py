@@ -91,13 +91,17 @@ class ResultCache:
         """Records that were kept under a key; a file that is not as it was written has none.
 
         Warns:
-            TransferMetricsWarning: the file is damaged.
+            TransferMetricsWarning: the file is damaged, or of a version that wrote others.
         """
-        path = self._scores(key)
+        path, earlier = self._scores(key), False
         try:
             *lines, end = read_text(path, TABLE).splitlines(keepends=True) or [""]
-            if parse_json(end) != _end(key, "".join(lines)):
+            told, wanted = parse_json(end), _end(key, "".join(lines))
+            whole = isinstance(told, dict) and told.get("sha256") == wanted["sha256"]
+            earlier = whole and "key" not in told
+            if told != wanted:
                 raise ValueError("its SHA-256 or its key does not match")
+            earlier = True  # or what was written as it should be would be read
             return [Record.of(parse_json(line)) for line in lines]
         except FileNotFoundError:
             return []
@@ -107,7 +111,8 @@ class ResultCache:
                 f"TRANSFER_METRICS_CACHE to another folder, or use cache='never'"
             ) from error
         except ValueError as error:
-            warn(f"{path} is damaged ({error}); its scores are computed anew")
+            what = "of an earlier version" if earlier else "damaged"
+            warn(f"{path} is {what} ({error}); its scores are computed anew")
             return []
 
     def write(self, key: str, records: Sequence[Record]) -> None:

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import transfer_metrics
-from transfer_metrics.files import written
+from transfer_metrics.files import check_file, written
 from transfer_metrics.report.gather import gather
 from transfer_metrics.report.page import page_of
 from transfer_metrics.results.shortlist import CONFIDENCE
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _SCRIPTS = ("charts.js", "curves.js", "checks.js", "tables.js", "page.js")
 _LONGEST = 20_000
+GENERATOR = b'<meta name="generator" content="transfer-metrics '
+"""What is in every page, and in no file of anybody else."""
 
 
 def write_report(
@@ -71,8 +73,8 @@ def write_report(
         The path that was written.
 
     Raises:
-        InvalidInputError: nothing to report, a file that is missing or holds something else, or a
-            place that cannot be written to.
+        InvalidInputError: nothing to report, a file that is missing or holds something else, a
+            place that cannot be written to, or a file there that is no such page.
         UnknownNameError: no such task.
 
     Cost: seconds for tens of thousands of records; the page stays below ten megabytes.
@@ -86,6 +88,7 @@ def write_report(
     >>> "<a>" in page, "&lt;a&gt;" in page
     (False, True)
     """
+    check_file(path, (GENERATOR,))
     gathered = gather(results, view)
     loaded = None if task is None else load_task(task)
     page = page_of(

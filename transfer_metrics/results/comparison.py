@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import Estimate
 from transfer_metrics.registry import choose
 from transfer_metrics.results.plot_style import (
@@ -93,6 +93,16 @@ class Comparison(ScoreTable):
             if record.metric in (*MEASURED, "") and (record.head or record.error):
                 key = tuple(str(getattr(record, name) or "") for name in ("model", "head", "task"))
                 groups.setdefault(key, []).append(record)
+        for (model, head, _), records in groups.items():
+            sizes = {(r.n, r.split) for r in records if r.metric in QUALITIES and r.n}
+            for split in dict.fromkeys(split for _, split in sizes):
+                counts = sorted(n for n, of in sizes if of == split)
+                if len(counts) > 1:
+                    warn(
+                        f"{visible(head)} on {visible(model)}: the mean over {split!r} is of tests "
+                        f"on {' and '.join(map(str, counts))} examples, which may be of different "
+                        f"tasks; choose one with table.on(n={counts[0]}), or name the tasks"
+                    )
         rows = [self._summarised(records) for records in groups.values()]
         index = pd.MultiIndex.from_tuples(list(groups), names=["model", "head", "task"])
         summary = pd.DataFrame(rows, index=index)

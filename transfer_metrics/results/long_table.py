@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
-from transfer_metrics.files import replacing
+from transfer_metrics.files import check_file, replacing
 from transfer_metrics.naming import Names, bare_name
 from transfer_metrics.registry import choose
 from transfer_metrics.results.record import COLUMNS, Record
@@ -33,6 +33,7 @@ _VIEWS = ("best", "all", "last")
 _MOST_CELL, _MOST_ROWS = 1 << 20, 10_000_000
 """Characters of a cell in a table of separated values, and rows of a table in Parquet."""
 _NUMBERS = (float, int)
+_SAVED = COLUMNS | {"view": str}
 _SAME = (
     "model", "task", "split", "layer", "pool", "head", "metric", "options", "n", "seed",
 )  # fmt: skip
@@ -144,28 +145,32 @@ class LongTable:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the long table as ``.jsonl``, ``.csv`` or ``.parquet``, by the file's ending.
 
-        The file appears whole or not at all.
+        The file appears whole or not at all. A ``view`` other than ``"best"`` is a further column.
 
         Raises:
-            InvalidInputError: an unknown ending, or a place that cannot be written to.
+            InvalidInputError: an unknown ending, a place that cannot be written to, or a file that
+                is there and holds no records.
         """
         path = Path(path)
         suffix = _checked_suffix(path)
+        check_file(path, (b"metric",))
+        seen = {} if self.view == "best" else {"view": self.view}
         with replacing(path) as temporary:
             if suffix == ".jsonl":
-                lines = (json.dumps(r, allow_nan=False, default=str) for r in self.records)
+                rows = ({**r, **seen} for r in self.records)
+                lines = (json.dumps(r, allow_nan=False, default=str) for r in rows)
                 temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
             elif suffix == ".csv":
                 # A carriage return on its own would end a line where a reader finds it bare.
                 bare = any("\r" in str(value) for r in self.records for value in r.values())
-                self.to_frame().to_csv(
+                self.to_frame().assign(**seen).to_csv(
                     temporary,
                     index=False,
                     quoting=csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL,
                 )
             else:
                 _require_pyarrow()
-                self.to_frame().to_parquet(temporary, index=False)
+                self.to_frame().assign(**seen).to_parquet(temporary, index=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -180,7 +185,9 @@ class LongTable:
             raise InvalidInputError(f"there is no table at {path}; check the path")
         _checked_suffix(path)
         try:
-            return cls(read_records(path))
+            rows = list(_READERS[path.suffix.lower()](path))
+            views = [row.get("view") for row in rows[:1] if isinstance(row, Mapping)]
+            return cls(_records_of(rows), views[0] if views and views[0] in _VIEWS else "best")
         except (OSError, ValueError, OverflowError) as error:
             raise InvalidInputError(
                 f"{path} is not a score table: {error}; give a file that `save` or `rank` wrote"
@@ -218,8 +225,10 @@ def read_records(path: Path) -> list[Record]:
     refused where that gives more than ``TABLE`` bytes. What cannot be read is an ``OSError``, what
     is no table a ``ValueError``.
     """
-    readers = {".jsonl": _json_lines, ".csv": _separated, ".parquet": _parquet}
-    rows = readers[path.suffix.lower()](path)
+    return _records_of(_READERS[path.suffix.lower()](path))
+
+
+def _records_of(rows: Iterable[Any]) -> list[Record]:
     return [Record.of(row, f"record {number}") for number, row in enumerate(rows, start=1)]
 
 
@@ -242,7 +251,7 @@ def _separated(path: Path) -> Iterator[dict[str, Any]]:
     for row in rows:
         yield {
             name: float(row[name]) if kind in _NUMBERS else row[name]
-            for name, kind in COLUMNS.items()
+            for name, kind in _SAVED.items()
             if row.get(name)
         }
 
@@ -260,7 +269,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
             check_size(sum(groups), TABLE, "it unpacks to")
             if about.num_rows > _MOST_ROWS:
                 raise ValueError(f"it has {about.num_rows} rows; at most {_MOST_ROWS} are read")
-            columns = [name for name in file.schema_arrow.names if name in COLUMNS]
+            columns = [name for name in file.schema_arrow.names if name in _SAVED]
             if "model" not in columns:
                 raise ValueError("it has no column 'model'")
             unpacked = 0
@@ -270,6 +279,9 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except (pa.ArrowException, TypeError, KeyError) as error:
         raise ValueError(" ".join(str(error).split())[:300]) from error
+
+
+_READERS = {".jsonl": _json_lines, ".csv": _separated, ".parquet": _parquet}
 
 
 def _require_pyarrow() -> None:

@@ -15,7 +15,7 @@ from sklearn.utils import Tags
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.files import written
+from transfer_metrics.files import check_file, written
 from transfer_metrics.results.long_table import FORMATS
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import several
@@ -236,8 +236,9 @@ class Selection:
         """Write a JSON file, which appears whole or not at all.
 
         Raises:
-            InvalidInputError: the place cannot be written to.
+            InvalidInputError: the place cannot be written to, or has a file that is no selection.
         """
+        check_file(path, (_FORMAT.encode()[:-1],))
         content = {
             "format": _FORMAT,
             "model": self.model,

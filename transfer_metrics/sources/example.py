@@ -14,11 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.sources.preprocess import array_to_image
 
 Modality = Literal["image", "text", "audio", "tensor"]
+_CANCELLED = 0.01
+"""Share of the power of the channels that their mean has at least, unless they cancel."""
 _LOUDEST = 32.0
 """Far above what a waveform in -1 to 1 reaches, far below unscaled integers."""
 _TURNS = {
@@ -65,7 +67,7 @@ class Sound:
 
 
 def as_sound(example: Any) -> Sound:
-    """A waveform (T,), or a mapping with ``array`` and ``sampling_rate`` as in ``datasets``."""
+    """A waveform (T,) or (1, T), or a mapping with ``array`` and ``sampling_rate``."""
     if isinstance(example, Sound):
         return example
     rate = None
@@ -78,6 +80,7 @@ def as_sound(example: Any) -> Sound:
         given = example.get("sampling_rate")
         rate, example = (None if given is None else int(given)), example["array"]
     samples = np.asarray(example.detach().cpu() if hasattr(example, "detach") else example)
+    samples = samples[0] if samples.ndim == 2 and len(samples) == 1 else samples
     if samples.ndim != 1 or not samples.size or samples.dtype.kind not in "fiu":
         raise InvalidInputError(
             f"a sound has the shape {samples.shape} and type {samples.dtype}; give one channel, a "
@@ -104,7 +107,13 @@ def decode_sound(data: bytes, name: str) -> Sound:
             # Bytes are centred at 128, wider numbers at 0; those of 24 bits come as 32.
             middle = 128 if samples.dtype == np.uint8 else 0
             samples = (samples.astype(np.float64) - middle) / 2.0 ** (8 * samples.itemsize - 1)
-        samples = samples if samples.ndim == 1 else samples.mean(axis=1)
+        if samples.ndim == 2:
+            channels, samples = samples, samples.mean(axis=1)
+            if np.square(samples).mean() < _CANCELLED * np.square(channels).mean():
+                warn(
+                    f"sound {name!r}: its {channels.shape[1]} channels cancel in their mean, which "
+                    f"is read, as in opposite phase; write one of them into a file of its own"
+                )
         return as_sound({"array": samples, "sampling_rate": rate})
     except ValueError as error:
         raise InvalidInputError(
@@ -133,6 +142,17 @@ def _wave(data: bytes) -> tuple[int, np.ndarray]:
             raise ValueError(f"it ends after {len(data)} of expected {expected} bytes") from error
         compressed = str(error).startswith("Unknown wave file format")
         raise ValueError(str(error).partition(". ")[0] if compressed else "damaged") from error
+
+
+def rate_of(dataset: Any, example: Any) -> int | None:
+    """Samples per second of waveforms (T,) or (1, T) that a torch dataset says; none of others."""
+    rates = (getattr(dataset, name, None) for name in ("sample_rate", "sampling_rate"))
+    rate = next((rate for rate in rates if isinstance(rate, int)), None)
+    shape = np.shape(example)
+    is_wave = len(shape) == 1 or (len(shape) == 2 and shape[0] == 1)
+    if rate is None and hasattr(dataset, "indices"):
+        return rate_of(getattr(dataset, "dataset", None), example)
+    return rate if is_wave and np.asarray(example).dtype.kind == "f" else None
 
 
 def is_sound(example: Any) -> bool:

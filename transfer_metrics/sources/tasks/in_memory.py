@@ -23,6 +23,7 @@ from transfer_metrics.sources.example import (
     example_modality,
     is_pair,
     is_sound,
+    rate_of,
 )
 from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.label_values import (
@@ -31,6 +32,7 @@ from transfer_metrics.sources.tasks.label_values import (
     check_container,
     from_tensor,
     is_none,
+    written_numbers,
 )
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES
 from transfer_metrics.sources.tasks.sequences import Examples, Files, ImageArray, Rows
@@ -70,6 +72,7 @@ class _Foreign(Examples):
     where: str
     modality: Modality
     pairs: bool = False
+    rate: int | None = None
     kept = False
 
     def __len__(self) -> int:
@@ -95,7 +98,10 @@ class _Foreign(Examples):
     def _converted(self, index: int) -> Any:
         item = _item(self.items, index, self.where)
         try:
-            return as_example(item[0]) if self.pairs else item
+            example = as_example(item[0]) if self.pairs else item
+            if self.rate is not None:
+                return as_sound({"array": example, "sampling_rate": self.rate})
+            return example
         except InvalidInputError as error:
             raise InvalidInputError(f"{self.where}, example {index}: {error}") from error
 
@@ -131,7 +137,9 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
         labels = as_array([_pair(dataset, i, where)[1] for i in range(len(dataset))])
         names = None if kept is not None else names
         kept = labels
-    given = example_modality(as_example(first[0]))
+    example = as_example(first[0])
+    given = example_modality(example)
+    rate = rate_of(dataset, example) if given == "tensor" else None
     for index in np.linspace(0, len(dataset) - 1, min(len(dataset), _READ_TWICE)).astype(int):
         with suppress(InvalidInputError):  # of one that cannot be read, told of when it is used
             once, again = (as_example(_pair(dataset, int(index), where)[0]) for _ in range(2))
@@ -142,7 +150,8 @@ def from_dataset(dataset: Any, where: str) -> tuple[Sequence[Any], Any, Sequence
                     f"data set with the transform of evaluation"
                 )
                 break
-    return _Foreign(dataset, where, given, pairs=True), kept, names
+    modality = given if rate is None else "audio"
+    return _Foreign(dataset, where, modality, pairs=True, rate=rate), kept, names
 
 
 def _class_names(dataset: Any, where: str) -> list[str] | None:
@@ -303,6 +312,8 @@ def _of_frame(values: Any, where: str) -> np.ndarray:
     cells: np.ndarray = values.to_numpy()
     if cells.dtype != object:
         return cells
+    if cells.ndim == 2 and (numbers := written_numbers(values, cells, where)) is not None:
+        return numbers
     filled = _filled(cells.ravel().tolist())
     if all(isinstance(cell, str) for cell in filled):
         shape = cells.shape[: 1 if cells.size == len(cells) else None]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.naming import a_type
+from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.naming import a_type, told_apart
 
 ABSENT = frozenset(
     ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "null", "NULL", "None", "<NA>")
@@ -310,6 +310,27 @@ def as_numbers(values: Any, where: str) -> np.ndarray:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def written_numbers(frame: Any, cells: np.ndarray, where: str) -> np.ndarray | None:
+    """The numbers of a data frame in which they are texts, as tables read them; None of others."""
+    names = told_apart(map(str, getattr(frame, "columns", range(cells.shape[1]))))
+    texts = {
+        name: ["" if is_none(cell) else str(cell) for cell in column]
+        for name, column in zip(names, cells.T, strict=True)
+        if any(isinstance(cell, str) for cell in column)
+    }
+    doubts = plain_numbers(texts, commas=False)
+    found = {
+        name: [number_of(cell) if cell.strip() not in ABSENT else math.nan for cell in column]
+        for name, column in texts.items()
+    }
+    if not found or any(None in column or all(map(is_none, column)) for column in found.values()):
+        return None
+    for doubt in doubts:
+        warn(f"{where}: {doubt}")
+    read = [found.get(name, list(column)) for name, column in zip(names, cells.T, strict=True)]
+    return as_numbers(np.array(read, object).T, where)
+
+
 def _from_objects(array: np.ndarray, values: Any, where: str) -> np.ndarray:
     """Numbers that are kept as objects of Python, or columns of several types, as float64."""
     known = []
@@ -321,6 +342,8 @@ def _from_objects(array: np.ndarray, values: Any, where: str) -> np.ndarray:
             if len(where_in) == 2 and getattr(values, "columns", None) is not None:
                 at = f"column {values.columns[where_in[1]]!r} of {at}"
             told = f"{at} holds {cell!r:.60} of type {type(cell).__name__}"
+            if isinstance(cell, str) and number_of(cell) is not None:
+                told += ", a number as text, such as astype(float) reads"
             raise _no_rows(values, where, told)
         known.append(math.nan if lacks else cell)
     try:

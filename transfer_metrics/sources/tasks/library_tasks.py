@@ -8,6 +8,7 @@ import inspect
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,11 @@ from transfer_metrics.sources.tasks.paths import usual_splits
 from transfer_metrics.sources.tasks.sequences import ColumnImages, ColumnTexts, text_or_pair
 from transfer_metrics.sources.tasks.table_tasks import task_of
 from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.untrusted import visible
 
 _AT_A_TIME = 1_000
+_SORTED = 10
+"""Examples from which on the order of classes is hardly by chance."""
 _TEXT = ("string", "large_string")
 SKLEARN = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 _TORCHVISION = (
@@ -186,6 +190,7 @@ def _from_stream(
     """Take the ``first`` examples of every split of a stream into memory, for all models.
 
     A stream of ``datasets`` has the options of ``from_hub``; one of torch yields pairs (x, y).
+    Where more follow and these lack classes, or come class by class, that is told.
     """
     if first is None:
         raise UnsupportedTaskError(
@@ -203,25 +208,57 @@ def _from_stream(
                 f"options {', '.join(sorted(options))} apply to streams of columns only; leave "
                 f"them out"
             )
-        pairs = list(itertools.islice(iter(loaded), count))
+        rest = iter(loaded)
+        pairs = list(itertools.islice(rest, count))
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
             raise InvalidInputError(f"task {name!r}: the stream does not yield pairs (x, y)")
         examples = as_examples([as_example(x) for x, _ in pairs], f"task {name!r}")
-        return make_task(name, {"train": (examples, [y for _, y in pairs])}, kind, None, missing)
+        parts = {"train": (examples, [y for _, y in pairs])}
+        return _in_part(lambda: make_task(name, parts, kind, None, missing), rest, count)
     datasets = require("datasets", f"task {name!r}")
     taken = {split: _taken(datasets, part, count, name) for split, part in splits.items()}
-    return from_hub(taken, name, kind, missing=missing, **options)
+    rest = taken["train"][1] if "train" in taken else iter(())
+    kept = {split: part for split, (part, _) in taken.items()}
+    return _in_part(lambda: from_hub(kept, name, kind, missing=missing, **options), rest, count)
 
 
-def _taken(datasets: Any, stream: Any, count: int, name: str) -> Any:
-    """The first examples of a stream as data in memory, images as they are encoded."""
+def _in_part(made: Callable[[], Task], rest: Iterator[Any], count: int) -> Task:
+    """The task of the first examples, told of classes that may only come with the ``rest``."""
+    cure = f"the stream goes on after {count} examples; shuffle it before, or take more"
+    try:
+        task = made()
+    except InvalidInputError as error:
+        if "of one class" not in str(error) or next(rest, None) is None:
+            raise
+        raise InvalidInputError(f"{error}; {cure}") from error
+    train = task["train"]
+    if not task.num_classes or train.units is not None:
+        return task
+    there = np.bincount(train.labels, minlength=task.num_classes) > 0
+    lacking = [repr(visible(task.classes[code])) for code in np.flatnonzero(~there)]
+    runs = 1 + int((train.labels[1:] != train.labels[:-1]).sum())
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        doubt = f"there is no example of the class {lacking[0]}{more}"
+    elif runs == there.sum() and len(train) >= _SORTED:
+        doubt = "the examples are in the order of their classes, of which more may follow"
+    else:
+        return task
+    if next(rest, None) is None:
+        return task
+    return replace(task, understood=task.understood.plus(suspicions=[f"{doubt}; {cure}"]))
+
+
+def _taken(datasets: Any, stream: Any, count: int, name: str) -> tuple[Any, Iterator[Any]]:
+    """The first examples of a stream as data in memory, images as encoded, and the rest."""
     for column, feature in (stream.features or {}).items():
         if isinstance(feature, (datasets.Image, datasets.Audio)):
             stream = stream.cast_column(column, type(feature)(decode=False))
-    rows = list(stream.take(count))
+    rest = iter(stream)
+    rows = list(itertools.islice(rest, count))
     if not rows:
         raise InvalidInputError(f"task {name!r}: the stream yields nothing; check its source")
-    return datasets.Dataset.from_list(rows, features=stream.features)
+    return datasets.Dataset.from_list(rows, features=stream.features), rest
 
 
 def from_torchvision(

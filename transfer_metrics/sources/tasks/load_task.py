@@ -27,7 +27,7 @@ from transfer_metrics.sources.tasks.pairing import check_columns, check_pairs, c
 from transfer_metrics.sources.tasks.paths import usual_splits
 from transfer_metrics.sources.tasks.sequences import Rows
 from transfer_metrics.sources.tasks.subtasks import Cut
-from transfer_metrics.sources.tasks.suspicions import blanks, repeats, suspicions
+from transfer_metrics.sources.tasks.suspicions import of_examples, suspicions
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import visible
 
@@ -161,7 +161,7 @@ def load_task(
     else:
         whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
     task = cut(whole)
-    for text in (*suspicions(whole), *blanks(task), *repeats(task)):
+    for text in (*suspicions(whole), *of_examples(task)):
         warn(f"task {visible(whole.name)!r}: {text}")
     return task
 

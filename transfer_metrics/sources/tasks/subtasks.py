@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError, check_whole, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.sources.example import is_blank
 from transfer_metrics.sources.tasks.assembly import check_policy
@@ -318,8 +318,8 @@ def _refuse_unloaded(task: Any) -> None:
 
 def _whole(option: str, value: Any, least: int) -> int:
     number = _number(value)
-    if number != math.floor(number) or number < least:
-        raise InvalidInputError(f"{option}={value!r}; give a whole number from {least} on")
+    good = number == math.floor(number) and number >= least
+    check_whole(least, **{option: int(number) if good else value})
     return int(number)
 
 

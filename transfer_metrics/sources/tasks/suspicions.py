@@ -6,14 +6,16 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.example import example_bytes, is_blank
+from transfer_metrics.sources.example import Sound, example_bytes, is_blank, is_pair
 from transfer_metrics.sources.tasks.label_values import number_of
 from transfer_metrics.sources.tasks.sequences import Examples, Files
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -25,8 +27,14 @@ _LEAST = 5
 """Classes from which on one of them per example is strange."""
 _MOST_EXAMPLES, _MOST_BYTES = 100_000, 1 << 28
 """Of two splits; larger ones are not compared. Reading so much takes about a second."""
-_CHANCE = 1
-"""Rows of numbers that may be equal by chance, as a pair of flowers of Fisher's iris is."""
+_CHANCE, _LOOKED_AT = 1, 1_000
+"""Rows of numbers that may be equal by chance, as a pair of flowers of Fisher's iris is; texts of
+which all may be numbers."""
+_SHORT, _MOST_SHORT, _MOST_LOOKED_AT = 16, 0.05, 32
+"""Signs of a text that is often written, the share of such that is no matter, and how many
+different examples are looked at."""
+_SAMPLES = 1_000
+"""Numbers from which on one row of them is rather a waveform."""
 _BETWEEN = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
 """Signs between words."""
 
@@ -104,7 +112,13 @@ def _some(names: Sequence[str]) -> str:
     return f"{told} and {len(names) - 3} more" if len(names) > 3 else told
 
 
-def blanks(task: Task) -> Iterator[str]:
+def of_examples(task: Task) -> Iterator[str]:
+    """What may be a mistake in the examples themselves, as far as they are looked at."""
+    for look in (_blanks, _numbers_as_texts, _waveforms, repeats):
+        yield from look(task)
+
+
+def _blanks(task: Task) -> Iterator[str]:
     """How many texts are empty, per split; of more than ``_MOST_EXAMPLES`` on disk none is read."""
     for name, split in task.splits.items() if task.modality == "text" else ():
         if len(split) > _MOST_EXAMPLES and isinstance(split.examples, Examples):
@@ -115,6 +129,30 @@ def blanks(task: Task) -> Iterator[str]:
                 f"{len(blank)} of {len(split)} texts of split {name!r} are empty, the first at "
                 f"example {blank[0]}; say corrupt=skip to go on without them"
             )
+
+
+def _numbers_as_texts(task: Task) -> Iterator[str]:
+    """Whether all of the first texts are numbers, which say little to a model of texts."""
+    given = task["train"].examples
+    texts = given[:_LOOKED_AT] if task.modality == "text" and isinstance(given, list) else ()
+    parts = [p for t in texts for p in ((t,) if isinstance(t, str) else t if is_pair(t) else ())]
+    if parts and all(number_of(part.replace(",", ".", 1)) is not None for part in parts):
+        yield (
+            f"the texts are numbers, such as {visible(parts[0])!r}; give them as numbers if they "
+            f"are measured, such as by astype(float), or features= and their columns"
+        )
+
+
+def _waveforms(task: Task) -> Iterator[str]:
+    """Whether the examples are numbers (1, T), as loaders of sounds give them."""
+    first: tuple[int, ...] = ()
+    with suppress(InvalidInputError):  # of one that cannot be read, which is told when it is used
+        first = np.shape(task["train"].examples[0]) if task.modality == "tensor" else ()
+    if len(first) == 2 and first[0] == 1 and first[1] >= _SAMPLES:
+        yield (
+            f"examples are numbers of the shape {first}, as waveforms of one channel are; if they "
+            f"are sounds, give {{'array': x, 'sampling_rate': 16000}} with their rate for each"
+        )
 
 
 def repeats(task: Task) -> list[str]:
@@ -150,17 +188,41 @@ def _of_two_classes(train: Split, classes: Sequence[str]) -> Iterator[str]:
     for row, one in _hashes([train], [rows])[0].items():
         found.setdefault(one, []).append(row)
     equal = [same for same in found.values() if len({train.labels[row] for row in same}) > 1]
-    if equal:
-        one, *others = equal[0]
+    bare = [] if len(equal) > _MOST_LOOKED_AT else [s for s in equal if _is_bare(train, s[0])]
+    copied = [same for same in equal if same not in bare]
+    by_chance = sum(map(len, bare)) <= _MOST_SHORT * len(train) and isinstance(
+        next((train.examples[same[0]] for same in bare), None), str
+    )
+    for groups in (copied, [] if by_chance else bare):
+        if not groups:
+            continue
+        one, *others = groups[0]
         other = next(row for row in others if train.labels[row] != train.labels[one])
         named = " and ".join(
             f"{_called(train, row)} of {_shown(classes[train.labels[row]])}" for row in (one, other)
         )
+        why, cure = "", "leave out what was copied or linked twice, or correct the labels"
+        if groups is bare:
+            text = isinstance(train.examples[one], str)
+            why = f" and {'short' if text else 'blank'}"
+            cure = "correct the labels if they are no accident" if text else "leave out blank ones"
         yield (
-            f"{sum(map(len, equal))} of {len(train)} training examples are equal to one of another "
-            f"class, such as {named}; leave out what was copied or linked twice, or correct the "
-            f"labels"
+            f"{sum(map(len, groups))} of {len(train)} training examples are equal to one of "
+            f"another class{why}, such as {named}; {cure}"
         )
+
+
+def _is_bare(split: Split, row: int) -> bool:
+    """Whether an example says too little to be a copy: a short text, one colour, silence."""
+    try:
+        example = split.examples[row]
+    except InvalidInputError:  # of a damaged file, which is told of when it is used
+        return False
+    if isinstance(example, str):
+        return len(example.strip()) <= _SHORT
+    if isinstance(example, Sound):
+        return float(np.ptp(example.samples)) == 0
+    return isinstance(example, Image) and example.convert("RGB").getcolors(1) is not None
 
 
 def _called(split: Split, row: int) -> str:
@@ -182,7 +244,12 @@ def _common(train: Split, split: Split) -> int:
         rows = [np.flatnonzero(np.isin(sizes, shared)) for sizes in (of_one, of_other)]
     found = _hashes([train, split], rows)
     known = {*found[0].values()}
-    return sum(one in known for one in found[1].values())
+    common = [row for row, one in found[1].items() if one in known]
+    longer = [
+        row for row in common if not (isinstance(split.examples, list) and _is_bare(split, row))
+    ]
+    often = len(common) - len(longer) > _MOST_SHORT * len(split)
+    return len(common if often else longer)
 
 
 def _origin(split: Split) -> tuple[Any, np.ndarray]:
