@@ -125,6 +125,14 @@ class Extraction:
         )
         return cls(proven, model, asked, proof, key, shard_size)
 
+    def on(self, part: Task) -> Extraction:
+        """The same pass over some of the examples."""
+        data = part[self.forward.split]
+        key = {**self.key, "task_fingerprint": data.fingerprint, "n": len(data)}
+        return dataclasses.replace(
+            self, forward=dataclasses.replace(self.forward, task=part), key=key
+        )
+
     def manifest(self) -> dict[str, Any]:
         """The manifest of a store without shards."""
         found = self.proof.found

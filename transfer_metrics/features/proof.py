@@ -85,6 +85,33 @@ class Proof:
 _KNOWN: WeakKeyDictionary[Model, tuple[tuple[Any, ...], Proof]] = WeakKeyDictionary()
 
 
+@dataclass(frozen=True)
+class Known:
+    """What was proven of a network, without the network, so that any process can be told."""
+
+    asked: tuple[Any, ...]  # of what content, and what it was to be
+    proof: Proof  # with an empty network
+    equal_lengths: bool
+
+    @classmethod
+    def of(cls, model: Model) -> Known | None:
+        """Of a network that was proven; None where nothing is known."""
+        if model not in _KNOWN:
+            return None
+        asked, proof = _KNOWN[model]
+        bare = dataclasses.replace(proof.model, module=nn.Identity(), preprocess=None, collate=None)
+        return cls(asked, dataclasses.replace(proof, model=bare), needs_equal_lengths(proof.model))
+
+    def of_same(self, model: Model) -> None:
+        """Let it be known of a network that was loaded again; it counts if its content is that."""
+        own, collate = self.proof.model, model.collate
+        if self.equal_lengths and not needs_equal_lengths(model):
+            collate = dataclasses.replace(collate, equal_lengths=True)  # type: ignore[type-var]
+        proven = dataclasses.replace(model, head=own.head, open_head=False, least=own.least)
+        proven = dataclasses.replace(proven, collate=collate)
+        _KNOWN.setdefault(model, (self.asked, dataclasses.replace(self.proof, model=proven)))
+
+
 def prove(forward: Forward, layers: list[str | int], allow_random: bool = False) -> Proof:
     """See on a few examples that features belong to the examples, or raise ``ExtractionError``.
 

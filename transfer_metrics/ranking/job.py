@@ -18,6 +18,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
 from transfer_metrics.features.extract import Extraction, check_pass
 from transfer_metrics.features.layers import MEAN
+from transfer_metrics.features.proof import Known
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key, score_code
@@ -53,6 +54,7 @@ class Outcome:
     left: tuple[Path, ...] = ()
     late: bool = False  # whether the time was over before the model was scored
     cost: int = 0  # of a pass over one example in a race's first round; 0 where it is not known
+    known: Known | None = None  # what a race need not find again of the network
 
     @property
     def scored(self) -> bool:
@@ -162,10 +164,10 @@ class Job:
         part.__dict__["fingerprint"] = self._fingerprint(positions)
         return dataclasses.replace(self.task, splits={"train": part, self.split: part})
 
-    def extraction(self, model: Model, task: Task | None = None) -> Extraction:
-        """The pass over the task, or over a part of it; the model is proven for the whole."""
+    def extraction(self, model: Model) -> Extraction:
+        """The pass of a model over the task."""
         return Extraction.of(
-            model, task or self.task, self.layers, self.pool, split=self.split, dtype=self.dtype,
+            model, self.task, self.layers, self.pool, split=self.split, dtype=self.dtype,
             amp=self.amp, pixels=self.cache.pixels, **self.options,
         )  # fmt: skip
 

@@ -23,7 +23,10 @@ from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.tasks.subtasks import nested_order
 
 # Share of the budget for the first round, in which all models take part.
-_FIRST = 1 / 3
+_FIRST = 1 / 4
+# Operations, as ``Forward.cost`` counts them, in the time of which a network is loaded, traced and
+# proven: 0.2 to 0.7 seconds, whatever its passes take. Measured, not taken from this run's clock.
+_VISIT = 8e10
 # Fewer examples say too little, in all and per class.
 _LEAST, _LEAST_PER_CLASS = 40, 5
 # A model reads so many examples more in each round, to find layers and to see that they are sound.
@@ -54,11 +57,13 @@ def race(
     scores of each round are cached like those of a full ranking, and those of the last round are
     the same, so an interrupted race goes on where it stopped.
 
-    ``budget`` is a share of what the forward passes of a full ranking cost, finding layers
-    included, counted as if the cache were empty, so that the cache does not change the result. A
-    pass costs what ``Forward.cost`` counts of the network: that goes with its time, and who goes on
-    depends on no clock. One model can always go to the end; a warning tells where the budget does
-    not allow that.
+    ``budget`` is a share of what a full ranking costs, counted as if the cache were empty, so that
+    the cache does not change the result. A pass costs what ``Forward.cost`` counts of the network:
+    that goes with its time, and who goes on depends on no clock. Loading a network and finding its
+    layers counts as eighty billion operations, which every candidate takes once, as in a full
+    ranking; passes get what is left of the budget, but at least half of it, and all of it where
+    passes take less than loading, since no race saves much there. One model can always go to the
+    end; a warning tells where the budget does not allow that.
 
     Where the time of the job is over, the race ends with the scores of the last round that all who
     were in it have finished, or with those of the first that some have, of one model at least.
@@ -67,9 +72,11 @@ def race(
     dropped, None for those that were scored on all examples. ``earlier`` has the scores of the
     rounds before, so that those who were dropped can be compared with all who were not.
 
-    Cost: at most ``budget`` times that of the forward passes; each model is loaded once or twice
-    per round, and those that are tested are scored twenty more times on one layer. Disk holds the
-    statistics of all models that are still in the race.
+    Cost: at most ``budget`` times that of the forward passes, and of loading as said. What was
+    proven of a network is known in later rounds, and in one process networks are kept between
+    rounds in up to a quarter of the memory; others, and those of several workers, are loaded again.
+    Those that are tested are scored twenty more times on one layer. Disk holds the statistics of
+    all models that are still in the race.
     """
     job = work.job
     plan = plan_race(len(candidates), len(job.data), job.task.num_classes, budget)
@@ -83,6 +90,7 @@ def race(
         with progress_bar(title, len(chosen), progress) as bar:
             for place, outcome in outcomes(of, [candidates[i] for i in chosen], run):
                 found[chosen[place]] = outcome
+                work.kept.note(candidates[chosen[place]].name, outcome.known)
                 bar.update()
         return found
 
@@ -90,7 +98,7 @@ def race(
     reached: dict[int, int] = {}
     before: dict[int, list[Record]] = {}
     alive, stage, spent = list(range(len(candidates))), 0, 0.0
-    costs: dict[int, float] = {}
+    costs, rest = dict[int, float](), plan
     while alive:
         of_round = replace(work, job=replace(job, stage=stage))
         title = f"round {stage + 1} of {last + 1}, {plan.sizes[stage]} examples, models left"
@@ -106,15 +114,17 @@ def race(
             before.setdefault(i, []).extend(found[i].records)
         found |= round_found
         reached |= dict.fromkeys(entered, stage)
-        costs = costs or _relative_costs(found)
+        if not costs:
+            costs, rest = _relative_costs(found), plan.beside_visits(budget, found)
         spent += sum(costs[i] for i in entered) * plan.cost(stage)
         alive = []
         if stage < last:
             level = _RISK / (len(candidates) * last)
-            fitting = functools.partial(plan.fitting, stage + 1, spent, costs)
+            fitting = functools.partial(rest.fitting, stage + 1, spent, costs)
             alive = _survivors(of_round, found, entered, fitting, level, visit)
         needed = {path for i in alive for path in found[i].left}
         job.cache.drop({path for i in entered for path in found[i].left} - needed)
+        work.kept.leave([candidates[i].name for i in alive])
         # The last one left has nobody to be compared with on the way.
         skipped = range(stage + 1, last) if len(alive) == 1 else range(0)
         spent += sum(costs[i] for i in alive) * sum(map(plan.cost, skipped))
@@ -285,6 +295,21 @@ class _RacePlan:
         """Examples that one model takes in a round."""
         return self.sizes[stage] - (self.sizes[stage - 1] if stage else 0) + _PROBE
 
+    def beside_visits(self, budget: float, found: Mapping[int, Outcome]) -> _RacePlan:
+        """With what all of a full ranking leaves for passes, once all models were visited.
+
+        That is half at least, and what the plan itself takes with networks of the same cost. Where
+        visits would take longer than all passes of a full ranking, saving passes saves little time,
+        so the plan stays.
+        """
+        known = [outcome.cost for outcome in found.values() if outcome.cost]
+        visits = len(found) * _VISIT * len(known) / sum(known) if known else 0.0
+        if visits > len(found) * self.sizes[-1]:
+            return self
+        least = len(found) * self.cost(0) + sum(map(self.cost, range(1, len(self.sizes))))
+        left = max(self.allowed - (1 - budget) * visits, self.allowed / 2, least)
+        return replace(self, allowed=min(math.floor(left), self.allowed))
+
     def fitting(
         self, stage: int, spent: float, costs: Mapping[int, float], best_first: Sequence[int]
     ) -> list[int]:
@@ -308,11 +333,11 @@ class _RacePlan:
 def plan_race(models: int, n: int, num_classes: int, budget: float) -> _RacePlan:
     """Rounds of M models on N examples that fit a budget, a share of the M N forward passes.
 
-    The first round takes a third of it, but at least forty examples and five per class; each of
+    The first round takes a quarter of it, but at least forty examples and five per class; each of
     the others sees about twice as many as the one before.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
-    _RacePlan(sizes=(428, 902, 1899, 4000), allowed=133333)
+    _RacePlan(sizes=(317, 597, 1126, 2122, 4000), allowed=133333)
     """
     number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if not number or not 0 < budget < 1:

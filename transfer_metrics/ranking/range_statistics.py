@@ -161,7 +161,7 @@ class RangeBuilder:
         """Features of some layers of the running network, of the examples at some positions."""
         job = self.job
         part = job.part(positions)
-        extraction = self.whole if part is job.task else job.extraction(self.whole.given, part)
+        extraction = self.whole if part is job.task else self.whole.on(part)
         averaged = [layer.name for layer in hidden_layers(self.store.layers)] if job.mean else []
         manifest = extraction.manifest()
         read = {*names, *averaged}

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.extract import Extraction
+from transfer_metrics.features.proof import Known
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.progress import OutOfTime, is_over, until
 from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.ranking.job import Job, Outcome
+from transfer_metrics.ranking.kept import Kept
 from transfer_metrics.ranking.range_statistics import RangeBuilder, RangeFolder, read_ranges
 from transfer_metrics.ranking.scoring import Read, bases_of, read_stores, records_of
 from transfer_metrics.results.error_bars import MODES
@@ -84,6 +86,7 @@ class _Built:
     layer: str | None  # the one layer that is scored, for its error; None for all of them
     loading: float  # seconds that its worker took to load the model
     cost: int  # of its pass, for a race
+    known: Known | None  # of its network, for the rounds of a race to come
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Ranges:
     memory: int  # bytes that the weights and statistics of one worker may take
     run: str = ""  # tells runs apart that must not use each other's statistics
     sure: str = ""  # the model that is scored however long it takes
+    kept: Kept = field(default_factory=Kept)  # of rounds before, and for those to come
 
     @property
     def parts(self) -> int:
@@ -119,22 +123,28 @@ class Ranges:
         job, started = self.job, time.perf_counter()
         try:
             with self._time_for(item.name):
-                model = item.load()
+                model = self.kept.load(item)
                 loading = time.perf_counter() - started
                 whole = job.extraction(model)
+                if job.racing:
+                    self.kept.keep(item, model)
+                known_of = Known.of(model) if job.racing else None
                 scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
                 known, missing = job.known_scores(scores)
                 layer = job.owed(known) if job.errors and not missing else None
                 cost = whole.forward.cost() if job.racing and not (job.stage or job.errors) else 0
                 if not missing and layer is None:
                     left = self._left_over(whole, key)
-                    return Outcome(job.ordered(item.name, known), key, left=left, cost=cost)
+                    ordered = job.ordered(item.name, known)
+                    return Outcome(ordered, key, left=left, cost=cost, known=known_of)
                 metrics = job.metrics if job.racing else missing
                 builder = RangeBuilder(job, whole, metrics, self.memory)
                 stored = job.stored or job.has_features(key) or builder.spills
                 folder = self._folder(builder, stored)
                 labels = frozenset(m.label for m in (missing or job.metrics[:1]))
-                built = _Built(item.name, key, scores, folder, labels, layer, loading, cost)
+                built = _Built(
+                    item.name, key, scores, folder, labels, layer, loading, cost, known_of
+                )
                 return _Loaded(builder, built, stored)
         except OutOfTime:
             return job.unfinished(item.name)
@@ -229,7 +239,7 @@ class Ranges:
             job.cache.drop_features(key, wait=True)
         # What is there stays until it was scored, whatever other runs do.
         folder = stack.enter_context(job.cache.using(key, job.keep_features))
-        return job.extraction(whole.given, task).mended(folder)
+        return whole.on(task).mended(folder)
 
     def _in_memory(self, loaded: _Loaded) -> Outcome:
         """The outcome of a model whose only range is passed over once."""
@@ -261,7 +271,9 @@ class Ranges:
         left = [built.folder]
         if not job.keep_features:
             left.append(job.cache.features(built.key))
-        outcome = functools.partial(Outcome, key=built.key, left=tuple(left), cost=built.cost)
+        outcome = functools.partial(
+            Outcome, key=built.key, left=tuple(left), cost=built.cost, known=built.known
+        )
         bases = bases_of(store, job.mean, sum(map(len, job.seen)), seconds)
         if built.layer is not None:
             bases, modes = {built.layer: bases[built.layer]}, {job.metrics[0].label: MODES[0]}

@@ -30,6 +30,7 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.cache import POLICIES
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
 from transfer_metrics.ranking.job import Job
+from transfer_metrics.ranking.kept import Kept
 from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.metric_choice import (
     DEFAULT_METRICS,
@@ -229,7 +230,9 @@ def rank_models(
         _ = job.task_id
         # Where they come one after another, no other could be there before the first.
         sure = candidates[0].name if serial and budget is None else ""
-        work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "", sure)
+        # The other half of what weights and statistics may take is for the rest of the work.
+        kept = Kept(worker_memory(None, 1) // 2 if serial and budget is not None else 0)
+        work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "", sure, kept)
         gpus = gpus_of(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus, careful=careful)
         job.cache.sweep()

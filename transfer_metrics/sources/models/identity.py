@@ -38,6 +38,7 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"training"}
 # Where it was loaded from says nothing of it.
 _OF_PLACE = frozenset(("name_or_path", "_name_or_path", "_commit_hash", "_is_hf_initialized"))
 _PLAIN = (bool, int, float, complex, str, bytes, Tensor, np.ndarray, torch.dtype, type(None))
+_SIMPLE = frozenset((bool, int, float, complex, str, type(None)))
 _DEEPEST = 4
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _LIBRARIES = ("torch", "transfer_metrics")
@@ -89,6 +90,9 @@ def _contents(value: Any, _above: tuple[int, ...] = ()) -> Iterator[Any]:
 
 
 def _items(value: Any, above: tuple[int, ...]) -> Iterator[Any]:
+    if type(value) in _SIMPLE:
+        yield from _as_written(type(value).__name__, repr(value))
+        return
     yield f"{type(value).__module__}.{type(value).__qualname__}\0".encode()
     if isinstance(value, Mapping):
         items = {repr(key): item for key, item in value.items()}
@@ -108,6 +112,11 @@ def _items(value: Any, above: tuple[int, ...]) -> Iterator[Any]:
     for part in parts:
         yield from _contents(part, above)
         yield b"\0"
+
+
+def _as_written(kind: str, text: str) -> tuple[bytes, bytes]:
+    """The parts of a number, a text or None, all of which are Python's own."""
+    return f"builtins.{kind}\0".encode(), f"{_without_addresses(text)}\0".encode()
 
 
 def _tensor(tensor: Tensor) -> Iterator[Any]:
@@ -211,6 +220,9 @@ class _Survey:
         """Hash a value under a name; attributes of objects and what functions hold by their own."""
         while name in self.found:
             name += "'"
+        if depth and type(value) in _SIMPLE:  # most attributes are, and thousands are equal
+            self.found[name] = _hash_of_simple(type(value).__name__, repr(value))
+            return
         digest = hashlib.sha256()
         for piece in self._pieces(value, depth, name):
             digest.update(piece)
@@ -329,6 +341,12 @@ class _Survey:
             known.update(fresh)
             for attribute in fresh:
                 self._global(value.__name__, attribute, vars(value)[attribute], names)
+
+
+@functools.lru_cache(1 << 14)
+def _hash_of_simple(kind: str, text: str) -> str:
+    """The hash of the pieces of a number, a text or None, which is written as ``text``."""
+    return hashlib.sha256(b"".join(_as_written(kind, text))).hexdigest()
 
 
 def _is_made_here(value: Any) -> bool:
