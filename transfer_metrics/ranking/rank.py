@@ -130,12 +130,11 @@ def rank_models(
             to every metric, by half-samples of the examples where there is no jackknife. ``knn``
             and the probes have errors of their own without it. The probabilities of being the best
             then count errors of sampling too.
-        budget: the share of what the forward passes of a full ranking cost, in operations, that may
-            be spent, such as 0.3: the models race on growing parts of the split, as
-            ``ranking.race`` says, and those that fall behind are dropped. The last ones are scored
-            on all examples; the others keep the scores of their last round, ``n`` tells on how many
-            examples, stand after them and keep the chance to be the best that their round gave
-            them. None scores every model on all examples.
+        budget: the share of what a full ranking costs, in operations, that may be spent, such as
+            0.3: the models race on growing parts of the split, as ``ranking.race`` says, and those
+            that fall behind are dropped. The last ones are scored on all examples; the others keep
+            the scores of their last round, ``n`` tells on how many examples, stand after them and
+            keep the chance to be the best that their round gave them. None scores every model on all examples.
         time: seconds, or text such as ``"10m"``, after which the ranking ends with what is known, a
             batch later at most: models that it did not come to have records that say so, and with
             ``budget`` the scores are those of the last round that was finished. One model is
@@ -167,7 +166,7 @@ def rank_models(
             compares candidates.
 
     Cost: one forward pass over the split per model, plus the metrics of each layer; with a budget
-    at most that share of the passes.
+    at most that share of the passes, and loading all models once.
 
     >>> table = rank_models(["zoo:vit-mnist", "zoo:no-such-net"], "sklearn:digits", "knn",
     ...                     layers="last", progress=False)

@@ -7,11 +7,10 @@ import hashlib
 import inspect
 import re
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
-from types import CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,14 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks_of_all
 
 from transfer_metrics.sources.models.modules import is_lazy
+from transfer_metrics.sources.models.own_code import (
+    OF_PLACE,
+    attributes_of,
+    code_pieces,
+    held_by,
+    is_own,
+    names_in,
+)
 
 # Where the parts of a model were written when fingerprints first named them: a file that moves
 # makes no other model.
@@ -35,14 +42,10 @@ _FIRST_HOMES = {
     "stack_pixels": "transfer_metrics.sources.huggingface_models",
 }
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) | {"training"}
-# Where it was loaded from says nothing of it.
-_OF_PLACE = frozenset(("name_or_path", "_name_or_path", "_commit_hash", "_is_hf_initialized"))
 _PLAIN = (bool, int, float, complex, str, bytes, Tensor, np.ndarray, torch.dtype, type(None))
 _SIMPLE = frozenset((bool, int, float, complex, str, type(None)))
 _DEEPEST = 4
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
-_LIBRARIES = ("torch", "transfer_metrics")
-_STANDARD = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))
 
 
 def identity(module: nn.Module, *fed: str) -> str:
@@ -189,7 +192,7 @@ def unsaved(module: nn.Module) -> dict[str, str]:
     for path, part in module.named_modules():
         if not isinstance(part, torch.jit.ScriptModule):
             for name, value in vars(part).items():
-                if name not in _OF_EVERY_MODULE and name not in _OF_PLACE:
+                if name not in _OF_EVERY_MODULE and name not in OF_PLACE:
                     survey.note(f"{path}.{name}", value)
             survey.of_class(type(part))
             for when in _HOOKS:
@@ -243,7 +246,7 @@ class _Survey:
         if isinstance(forward := getattr(kind, "forward", None), FunctionType):
             self.note(f"class {kind.__qualname__}.forward", forward)
         for base in kind.__mro__:
-            if not _is_own(base.__module__) or (base is not kind and not self._first(base)):
+            if not is_own(base.__module__) or (base is not kind and not self._first(base)):
                 continue
             for name, value in vars(base).items():
                 special = name.startswith("__") and name.endswith("__")
@@ -268,7 +271,7 @@ class _Survey:
             yield type(value).__qualname__.encode()
             if self._first(value):
                 self.of_class(type(value))
-                yield from self._parts_of(_state(value), inner, name)
+                yield from self._parts_of(attributes_of(value), inner, name)
         elif isinstance(value, Mapping):
             for key, item in value.items():
                 yield from self._pieces(str(key), 1)
@@ -281,11 +284,11 @@ class _Survey:
             yield f"{type(value).__name__} {len(value)}".encode()
             yield from sorted(b"".join(map(bytes, self._pieces(item, inner))) for item in value)
         elif isinstance(value, FunctionType):
-            yield from _code(value.__code__)
+            yield from code_pieces(value.__code__)
             if self._first(value):
                 yield from self._pieces((value.__defaults__, value.__kwdefaults__), depth)
-                yield from self._parts_of(_cells(value), inner, name)
-                if _is_own(value.__globals__.get("__name__")):
+                yield from self._parts_of(held_by(value), inner, name)
+                if is_own(value.__globals__.get("__name__")):
                     self._globals_of(value)
         elif isinstance(value, functools.partial):
             yield from self._pieces((value.args, value.keywords), depth)
@@ -305,7 +308,7 @@ class _Survey:
                 yield identity(value).encode()
         elif isinstance(value, type):
             yield value.__qualname__.encode()
-            if _is_own(value.__module__):
+            if is_own(value.__module__):
                 self.of_class(value)
         elif callable(value):
             yield str(getattr(value, "__qualname__", type(value).__qualname__)).encode()
@@ -321,7 +324,7 @@ class _Survey:
                 yield from self._pieces(part, depth)
 
     def _globals_of(self, function: FunctionType) -> None:
-        names = set(_names(function.__code__))
+        names = set(names_in(function.__code__))
         for name in sorted(names):
             if name in function.__globals__:
                 home = str(function.__globals__.get("__name__"))
@@ -335,7 +338,7 @@ class _Survey:
             if name not in known:
                 known.add(name)
                 self.note(f"global {name}", value)
-        elif _is_own(value.__name__):
+        elif is_own(value.__name__):
             known = self._seen.setdefault(("names", value.__name__), set())
             fresh = sorted((names & vars(value).keys()) - known)
             known.update(fresh)
@@ -353,65 +356,4 @@ def _is_made_here(value: Any) -> bool:
     """Whether an object is of a class that no library has; containers are what they contain."""
     kind = type(value)
     held = (type, nn.Module, Mapping, list, tuple, set, frozenset, BaseException)
-    return _is_own(kind.__module__) and not isinstance(value, held)
-
-
-@functools.cache
-def _is_own(home: str | None) -> bool:
-    """Whether a module is of no library: neither installed nor of Python.
-
-    >>> _is_own("__main__"), _is_own("torch.nn.functional"), _is_own("json"), _is_own("numpy")
-    (True, False, False, False)
-    """
-    if home in (None, "__main__", "__mp_main__"):
-        return True
-    if home.partition(".")[0] in (*_LIBRARIES, *sys.stdlib_module_names):
-        return False
-    file = getattr(sys.modules.get(home), "__file__", None) or ""
-    installed = "site-packages" in file or "dist-packages" in file
-    return not (installed or file.startswith(_STANDARD))
-
-
-def _state(value: Any) -> dict[str, Any]:
-    """Attributes of an object, in its ``__dict__`` and in slots."""
-    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
-    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
-    names = [name for name in names if not name.startswith("__")]
-    slots_of = {name: getattr(value, name) for name in names if hasattr(value, name)}
-    found = {**slots_of, **getattr(value, "__dict__", {})}
-    return {name: part for name, part in found.items() if name not in _OF_PLACE}
-
-
-def _cells(function: FunctionType) -> dict[str, Any]:
-    """What a function holds of those around it, but what is not filled yet."""
-    found = {}
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    for name, cell in cells:
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:
-            continue
-    return found
-
-
-@functools.cache
-def _code(code: CodeType) -> tuple[bytes, ...]:
-    inner = (_constant(constant) for constant in code.co_consts)
-    return code.co_code, " ".join(code.co_names).encode(), *inner
-
-
-def _constant(value: Any) -> bytes:
-    if isinstance(value, CodeType):
-        return b"".join(_code(value))
-    if isinstance(value, frozenset):  # in an order of its own in every process
-        return b"".join(sorted(map(_constant, value)))
-    if isinstance(value, tuple):
-        return b"(" + b", ".join(map(_constant, value)) + b")"
-    return repr(value).encode()
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+    return is_own(kind.__module__) and not isinstance(value, held)
