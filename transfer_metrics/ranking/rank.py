@@ -134,7 +134,8 @@ def rank_models(
             0.3: the models race on growing parts of the split, as ``ranking.race`` says, and those
             that fall behind are dropped. The last ones are scored on all examples; the others keep
             the scores of their last round, ``n`` tells on how many examples, stand after them and
-            keep the chance to be the best that their round gave them. None scores every model on all examples.
+            keep the chance to be the best that their round gave them. None scores every model on
+            all examples.
         time: seconds, or text such as ``"10m"``, after which the ranking ends with what is known, a
             batch later at most: models that it did not come to have records that say so, and with
             ``budget`` the scores are those of the last round that was finished. One model is
