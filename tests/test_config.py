@@ -49,6 +49,29 @@ def test_the_command_line_wins(capsys: pytest.CaptureFixture) -> None:
     }
 
 
+def test_a_config_counts_whatever_stands_before_the_verb(capsys: pytest.CaptureFixture) -> None:
+    Path("c.yaml").write_text("metrics: lfc\nlayers: last\njson: true\n")
+    run = ["--threads", "1", "rank", "--config", "c.yaml", "--models", "zoo:cnn-mnist"]
+    assert main([*run, "--task", "sklearn:digits", "--examples", "50"]) == 0
+    assert {r["metric"] for r in json.loads(capsys.readouterr().out)} == {"lfc"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["rank", "--models", "zoo:cnn-mnist", "--models", "zoo:vit-mnist", "--task", "zoo:glyphs"],
+        ["rank", "--models=zoo:cnn-mnist", "--mod", "zoo:vit-mnist", "--task", "zoo:glyphs"],
+        ["cache", "clear", "--only", "pixels", "--only", "features"],
+        ["benchmark", "run", "--tasks", "zoo:glyphs", "--tasks", "sklearn:digits"],
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(
+    command: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    assert main(command) == 2
+    assert " is given twice, and only one can count; give it once" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -62,6 +85,7 @@ def test_the_command_line_wins(capsys: pytest.CaptureFixture) -> None:
         ("a" * (1 << 20) + "a", "at most 1,048,576 are read"),
         ("[" * 10_000, "is no YAML"),
         ("1: 2", "must map options to values"),
+        ("metrics: knn\nmetrics: lfc", "c.yaml has metrics twice; keep one"),
     ],
 )
 def test_a_bad_file_is_told_in_one_sentence(

@@ -892,3 +892,108 @@ def test_a_column_of_a_frame_that_holds_no_numbers_is_named(column, told) -> Non
         with pytest.raises(InvalidInputError) as caught:
             use(frame, np.arange(20) % 2)
         assert told in str(caught.value)
+
+
+# ---------------------------------------------------------------- just outside of what is usual
+
+
+def test_tensors_without_plain_numbers_are_refused_and_others_read() -> None:
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = torch.from_numpy(rng.normal(size=(40, 3)) + y[:, None])
+    truth = tm.logme(X.numpy(), y)
+    flipped = torch.complex(X, -X).conj()  # numbers of which torch only notes that the sign turns
+    assert tm.logme(flipped.imag, y) == pytest.approx(truth)
+    found = tm.score(flipped.imag, flipped.imag[:, 0] > 0, metrics=["logme"])
+    assert found.wide().iloc[0, 0] == pytest.approx(tm.logme(X.numpy(), X.numpy()[:, 0] > 0))
+    with warnings.catch_warnings():  # that torch will make some of these otherwise
+        warnings.simplefilter("ignore")
+        odd = {
+            "sparse": X.to_sparse(),
+            "nested": torch.nested.nested_tensor([*X]),
+            "meta": X.to("meta"),
+            "float8": X.to(torch.float8_e4m3fn),
+            "quantised": torch.quantize_per_tensor(X.float(), 0.1, 0, torch.qint8),
+        }
+    for what, tensor in odd.items():
+        for read in (tm.load_task, tm.score):
+            with pytest.raises(
+                InvalidInputError, match=f"X: a .*{what}.* tensor is not read; give"
+            ):
+                read(tensor, y)
+            with pytest.raises(
+                InvalidInputError, match=f"y: a .*{what}.* tensor is not read; give"
+            ):
+                read(X, tensor)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "UInt64", "int64[pyarrow]"])
+def test_large_whole_numbers_with_one_missing_stay_apart(dtype: str) -> None:
+    y = pd.Series([*[2**60, 2**60 + 1] * 5, None], dtype=dtype)
+    with pytest.warns(TransferMetricsWarning, match="left out 1 of 11 examples"):
+        task = tm.load_task(np.arange(22.0).reshape(11, 2) % 7, y)
+    assert task.classes == (str(2**60), str(2**60 + 1))
+    few = pd.Series([3, 4, None], dtype=dtype)
+    assert [*map(str, as_array(few)[:2])] == ["3", "4"]
+
+
+def test_labels_of_a_matrix_and_of_a_generator() -> None:
+    y = [0, 1, 1, 0]
+    assert as_array(np.asmatrix(y).T).tolist() == y
+    with pytest.raises(InvalidInputError, match="labels are a generator, and not one per example"):
+        tm.score(np.eye(4), (label for label in y))
+
+
+@pytest.mark.parametrize(("least", "most"), [(18, 80), (1950, 2010)])
+def test_ages_and_years_are_doubted_as_classes(least: int, most: int) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.repeat(np.arange(least, most), 3))
+    told = f"{most - least} different whole numbers, {least} to {most - 1}, as labels are taken for"
+    for labels in (y, y.astype(str), y.astype(float)):
+        assert [told in text for text in doubts({"": labels})] == [True]
+    assert not doubts({"": y - least})
+    assert not doubts({"": y - least + 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for answer in ({"kind": "regression"}, {"kind": "classification"}):
+            tm.load_task(rng.normal(size=(len(y), 2)), y, **answer)
+        names = [f"c{i}" for i in range(15_000)]
+        for labels in (y, 7 * y):  # named ones are classes, however many numbers are left out
+            assert tm.load_task(rng.normal(size=(len(y), 2)), labels, classes=names).num_classes
+
+
+def test_rows_that_repeat_their_labels_in_another_order_are_told() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(40, 2)), index=[*range(20)] * 2, columns=["a", "b"])
+    y = pd.Series([0, 1] * 20, index=frame.index)
+    shuffled = frame.iloc[rng.permutation(40)]
+    with pytest.warns(TransferMetricsWarning, match="same row labels, some .* several times, in a"):
+        tm.load_task(shuffled, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tm.load_task(frame, y)
+        tm.load_task(shuffled, y.to_numpy())
+        tm.load_task(shuffled, y.set_axis([*range(100, 140)]))
+
+
+@pytest.mark.parametrize("targets", [False, True])
+def test_a_column_that_is_one_of_several_labels_is_told(targets: bool) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(60, 3)) if targets else rng.integers(0, 2, (60, 3)).astype(float)
+    X = rng.normal(size=(60, 4))
+    assert not tm.load_task(X, y).understood.suspicions
+    X[:, 2] = y[:, 1]
+    with pytest.warns(TransferMetricsWarning, match="column 2 of the inputs has the targets"):
+        tm.load_task(X, y)
+
+
+def test_all_labels_of_a_small_dataset_are_compared() -> None:
+    class Relabelled(TensorDataset):
+        def __getitem__(self, index):
+            x, y = super().__getitem__(index)
+            return x, 0 if index == 37 else int(y)
+
+    data = Relabelled(torch.randn(40, 3), torch.arange(40) % 2)
+    data.targets = [int(y) for y in data.tensors[1]]
+    wanted = [0 if i == 37 else i % 2 for i in range(40)]
+    assert tm.load_task(data)["train"].labels.tolist() == wanted

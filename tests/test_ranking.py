@@ -834,3 +834,19 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
     with pytest.raises(InvalidInputError, match="it is no regular file"):
         tm.ScoreTable([]).save(tmp_path / "pipe.csv")
     assert (tmp_path / "pipe.csv").is_fifo()
+
+
+@pytest.mark.parametrize("metric", ["loss", "val_loss", "RMSE", "mean error"])
+def test_a_loss_without_a_direction_is_refused(metric: str) -> None:
+    records = [{"model": m, "metric": metric, "value": v} for m, v in (("a", 0.1), ("b", 0.9))]
+    with pytest.raises(InvalidInputError, match="no record says whether higher is better"):
+        tm.ScoreTable(records).best()
+    less = [record | {"higher_is_better": False} for record in records]
+    assert tm.ScoreTable(less).best() == "a"
+    assert tm.ScoreTable([r | {"metric": "glossary"} for r in records]).best() == "b"
+
+
+def test_a_record_without_a_model_is_refused() -> None:
+    for model in ({}, {"model": None}, {"model": ""}):
+        with pytest.raises(InvalidInputError, match="record 1 names no model; give it one"):
+            tm.ScoreTable([{"metric": "knn", "value": 0.5} | model])

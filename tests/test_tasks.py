@@ -1051,3 +1051,18 @@ def test_maps_whose_channels_may_be_first_or_last_are_refused(shape: tuple[int, 
     task = load_task(np.random.default_rng(0).random((6, *shape)), Y)
     with pytest.raises(InvalidInputError, match="whose channels may be the first or the last"):
         task["train"].examples[0].image()
+
+
+def test_a_split_without_the_column_of_labels_is_left_out() -> None:
+    datasets = require("datasets", "a test")
+    texts = [f"text {i}" for i in range(8)]
+    labelled = datasets.Dataset.from_dict({"text": texts, "label": [0, 1] * 4})
+    bare = datasets.Dataset.from_dict({"text": [text.upper() for text in texts]})
+    with pytest.warns(TransferMetricsWarning, match="left out split 'test', which has no column"):
+        task = load_task(datasets.DatasetDict(train=labelled, test=bare))
+    assert [*task.splits] == ["train"]
+    assert ("split 'test'", "it has no column 'label'") in task.understood.left_out
+    # Where the inputs are lacking it is an error, as it was.
+    other = datasets.Dataset.from_dict({"label": [0, 1]})
+    with pytest.raises(InvalidInputError, match="there is no column 'text'"):
+        load_task(datasets.DatasetDict(train=labelled, test=other))

@@ -279,6 +279,23 @@ def test_rows_that_are_in_train_as_well() -> None:
     assert not told({"train": (x, y), "test": (x[:1], ["a"])}), "one may be equal by chance"
 
 
+def test_rows_of_few_different_numbers_are_equal_by_chance() -> None:
+    rows = np.eye(4, dtype=np.float32)[RNG.integers(0, 4, 200)]
+    counts = RNG.poisson(0.03, (200, 40))
+    y = RNG.integers(0, 2, 200)
+    for x in (rows, counts, np.eye(2)[y] + 0 * rows[:, :2]):
+        drawn = {"train": (x[:150], y[:150]), "test": (x[150:], y[150:])}
+        texts = [text for text in told(drawn) if "as well" in text]
+        # Where the label follows from the row nobody can tell copies from chance.
+        assert bool(texts) == (x.shape[1] == 2)
+        targets = {split: (x, y + 0.5 * RNG.random(len(y))) for split, (x, y) in drawn.items()}
+        assert not [text for text in told(targets) if "as well" in text]
+    copied = {"train": (counts, y), "test": (counts[:50], y[:50])}
+    assert [text for text in told(copied) if "50 of 50 examples of split 'test'" in text]
+    twice = np.repeat(RNG.normal(size=(40, 3)), 2, axis=0)
+    assert told({"train": (twice[::2], y[:40]), "test": (twice[1::2], y[:40])})
+
+
 def test_texts_pictures_and_pairs() -> None:
     pixels = RNG.integers(0, 256, (6, 5, 5, 3), np.uint8)
     pictures = [Image.fromarray(p) for p in pixels]

@@ -107,12 +107,32 @@ def with_config(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[st
     finder.add_argument("--config")
     path = finder.parse_known_args(list(argv))[0].config
     verbs = _verbs(parser)
-    # Options that stand before the verb take no value.
-    place = next((i for i, part in enumerate(argv) if not part.startswith("-")), len(argv))
-    if path is None or place == len(argv) or argv[place] not in verbs:
+    place = next((i for i, part in enumerate(argv) if part in verbs), None)
+    if place is None:
         return list(argv)
-    verb = argv[place]
-    return [*argv[: place + 1], *_tokens(_read_config(path), verbs[verb], path), *argv[place + 1 :]]
+    verb, rest = verbs[argv[place]], argv[place + 1 :]
+    _refuse_repeated(rest, verb)
+    tokens = [] if path is None else _tokens(_read_config(path), verb, path)
+    return [*argv[: place + 1], *tokens, *rest]
+
+
+def _refuse_repeated(argv: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Refuse an option that is given twice, of which argparse would take the last in silence."""
+    inner = next((_verbs(parser)[part] for part in argv if part in _verbs(parser)), parser)
+    known = inner._option_string_actions
+    given: set[argparse.Action] = set()
+    for part in argv[: argv.index("--")] if "--" in argv else argv:
+        name = part.partition("=")[0]
+        meant_by = [name] if name in known else [s for s in known if s.startswith(name)]
+        if not name.startswith("--") or len(meant_by) != 1:
+            continue
+        action = known[meant_by[0]]
+        if action in given and isinstance(action, argparse._StoreAction):
+            raise InvalidInputError(
+                f"{meant_by[0]} is given twice, and only one can count; give it once, several "
+                f"values with commas between"
+            )
+        given.add(action)
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -126,6 +146,7 @@ def _read_config(path: str) -> dict[str, Any]:
         ) from error
     try:
         options = yaml.safe_load(text)
+        _refuse_twice(yaml.compose(text, yaml.SafeLoader), path)
     except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError) as error:
         told = " ".join(str(error).split())[:500] or type(error).__name__
         raise InvalidInputError(
@@ -141,6 +162,16 @@ def _read_config(path: str) -> dict[str, Any]:
                 f"{visible(name)} in {path} must be a value or a list of values"
             )
     return options
+
+
+def _refuse_twice(node: Any, path: str) -> None:
+    """Refuse a file that has an option twice, of which YAML would take the last in silence."""
+    names = [key.value for key, _ in node.value] if node and node.id == "mapping" else []
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise InvalidInputError(
+            f"{path} has {visible(str(twice))} twice; keep one, several values as a list"
+        )
 
 
 def write_config(args: argparse.Namespace, path: Path) -> None:

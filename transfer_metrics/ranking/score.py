@@ -99,13 +99,13 @@ def score(
     check_pairs(X, y)
     check_pairs(source, y, ("source", "y"))
     units = None
-    X = X if isinstance(X, torch.Tensor) else as_numbers(X, "X")
+    X = X.resolve_neg() if isinstance(X, torch.Tensor) else as_numbers(X, "X")
     check_container(X, "X")
     if X.ndim == 3:
         X, y, units = as_tokens(X, y, IGNORED if ignore_index is None else ignore_index)
     elif ignore_index is not None:
         X, y, source = _without(ignore_index, X, y, source)
-    if not len(y):
+    if hasattr(y, "__len__") and not len(y):
         raise InvalidInputError("there are no examples: X and y have no rows; give some")
     kind, y = read_labels(y, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")

@@ -48,6 +48,9 @@ class LongTable:
         self._records = _with_own_names(
             [Record.of(given, f"record {i}") for i, given in enumerate(records, start=1)]
         )
+        nameless = next((i for i, r in enumerate(self._records, start=1) if r.model is None), None)
+        if nameless is not None:
+            raise InvalidInputError(f"record {nameless} names no model; give it one, as model")
         _warn_of_twins(self._records)
 
     def __len__(self) -> int:

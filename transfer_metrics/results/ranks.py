@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.metrics.base import Metric
+
+_LOSS = re.compile(r"(?<![a-z])(loss|error|rmse|mse|mae|nll|perplexity)(?![a-z])", re.IGNORECASE)
+"""Names of metrics of which less is mostly better."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,11 @@ def higher_is_better(records: Iterable[Record], metric: str) -> bool:
         raise InvalidInputError(
             f"of {metric} some records say that higher is better and others that lower is; give "
             f"all of them one higher_is_better"
+        )
+    if told == {None} and _LOSS.search(metric):
+        raise InvalidInputError(
+            f"of {metric} no record says whether higher is better; give all of them "
+            f"higher_is_better=False, or True"
         )
     return False not in told
 

@@ -167,7 +167,7 @@ def quantile_bins(y: Any, bins: int = 10) -> np.ndarray:
 def _as_tensor(value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         check_container(value, name)
-        return value.detach()
+        return value.detach().resolve_neg()
     with warnings.catch_warnings():
         # Arrays of pandas may not be written to, and nothing here does.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")

@@ -77,7 +77,7 @@ def make_task(
         cure = "" if kind == "regression" or missing == "keep" else cure
         told = ", ".join(f"{what} ({why})" for what, why in left)
         raise InvalidInputError(f"{error}; left out: {told}{cure}") from error
-    doubted = doubts(given) if kind is None else []
+    doubted = doubts(given) if kind is None and classes is None else []
     if kind is None and classes is None:
         doubted += odd_texts({split: y for split, (_, y) in parts.items()})
         doubted += odd_classes(given) if found_kind == "classification" else []

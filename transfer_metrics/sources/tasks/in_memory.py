@@ -213,11 +213,12 @@ def _pair(dataset: Any, index: int, where: str) -> Any:
 
 
 def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
-    """Whether a dataset returns these labels: ends, middle, and an example of every class."""
-    spread = np.linspace(0, len(labels) - 1, _COMPARED // 2).round().astype(int)
+    """Whether a dataset returns these labels: all, or of many some and one of every class."""
+    few = len(labels) <= _COMPARED
+    spread = np.linspace(0, len(labels) - 1, len(labels) if few else _COMPARED // 2).round()
     classes = np.unique([str(label) for label in labels.tolist()], return_index=True)[1]
     some = np.sort(classes)[: _COMPARED // 2]
-    positions = np.unique([*spread, *some]).tolist()  # the first is 0
+    positions = np.unique([*spread.astype(int), *some]).tolist()  # the first is 0
     returned = as_array([first, *(_pair(dataset, i, where)[1] for i in positions[1:])])
     return bool(np.array_equal(returned, labels[positions]))
 

@@ -41,7 +41,10 @@ def as_array(values: Any) -> np.ndarray:
     if hasattr(values, "detach"):
         values = from_tensor(values)
     elif hasattr(values, "to_numpy") or not isinstance(values, (list, tuple, np.ndarray)):
-        values = np.asarray(values)
+        whole = "int" in str(getattr(values, "dtype", "")).lower()
+        array = np.asarray(values)
+        # Of whole numbers with one missing pandas makes floats, of which some are equal.
+        values = values.to_numpy(object) if whole and array.dtype.kind == "f" else array
     if isinstance(values, np.ndarray) and values.dtype.kind in "mM":
         # Of nanoseconds Python makes whole numbers.
         values = values.astype(f"{values.dtype.kind}8[us]")
@@ -53,7 +56,7 @@ def as_array(values: Any) -> np.ndarray:
     if np.ma.is_masked(values):
         raise InvalidInputError("some labels are masked; leave those examples out")
     if isinstance(values, np.ndarray) and values.ndim > 1 and values.size == len(values):
-        values = values.ravel()
+        values = np.asarray(values).ravel()  # a matrix stays one of two axes
     if isinstance(values, np.ndarray) and values.ndim > 2:
         raise _of_shape(values.shape[1:])
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
@@ -85,7 +88,8 @@ def as_array(values: Any) -> np.ndarray:
 
 def from_tensor(values: Any) -> np.ndarray:
     """A tensor as an array; numpy has no bfloat16, which float32 holds."""
-    values = values.detach().cpu()
+    check_tensor(values, "a tensor of the data")
+    values = values.detach().cpu().resolve_conj().resolve_neg()
     array: np.ndarray = (values.float() if "bfloat16" in str(values.dtype) else values).numpy()
     return array
 
@@ -365,10 +369,25 @@ def _no_rows(values: Any, where: str, told: str) -> InvalidInputError:
     return InvalidInputError(f"{where} is not a numeric array: {told}; {cure}")
 
 
+def check_tensor(values: Any, where: str) -> None:
+    """Refuse tensors of which numpy has no numbers: sparse, quantised, nested or without values."""
+    if not hasattr(values, "detach"):
+        return
+    odd = {
+        "nested": (values.is_nested, "X.to_padded_tensor(0), or a list of tensors"),
+        "sparse": (str(values.layout) != "torch.strided", "X.to_dense()"),
+        "quantised": (values.is_quantized, "X.dequantize()"),
+        "meta": (values.device.type == "meta", "one with values"),
+        str(values.dtype): ("float8" in str(values.dtype), "X.float()"),
+    }
+    for what, (is_such, cure) in odd.items():
+        if is_such:
+            raise InvalidInputError(f"{where}: a {what} tensor is not read; give {cure}")
+
+
 def check_container(values: Any, where: str) -> None:
     """Refuse what loses something when read: sparse matrices, and arrays with masked numbers."""
-    if str(getattr(values, "layout", "torch.strided")) != "torch.strided":
-        raise InvalidInputError(f"{where}: a sparse tensor is not read; give X.to_dense()")
+    check_tensor(values, where)
     if hasattr(values, "toarray") and hasattr(values, "nnz"):
         raise InvalidInputError(f"{where}: a sparse matrix is not read; give X.toarray()")
     if np.ma.is_masked(values):

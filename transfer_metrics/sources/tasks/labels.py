@@ -105,10 +105,21 @@ def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
 
 
 def doubts(labels: Mapping[str, Any]) -> list[str]:
-    """What may be a mistake where ``kind_of`` found targets, each with its cure."""
+    """What may be a mistake where ``kind_of`` found targets, or classes that may be such.
+
+    Those are many whole numbers that are not counted from 0 or 1, as ages and years are.
+    """
     arrays = {split: as_array(values) for split, values in labels.items()}
     read = read_texts(arrays, None)
-    if kind_of(read) != "regression" or any(array.ndim > 1 for array in read.values()):
+    plain = all(array.dtype.kind in "iuf" and array.ndim == 1 for array in read.values())
+    found = np.unique(np.concatenate([*read.values()])) if plain and read else np.empty(0)
+    if len(found) > _FEW and found[0] not in (0, 1) and kind_of(read) == "classification":
+        return [
+            f"{len(found)} different whole numbers, {found[0]:.15g} to {found[-1]:.15g}, as labels "
+            f"are taken for classes; say kind=regression if they are measured, as ages and years "
+            f"are, and kind=classification if not"
+        ]
+    if not plain or kind_of(read) != "regression":
         return []
     written: dict[Any, Any] = {}
     for split, array in arrays.items():

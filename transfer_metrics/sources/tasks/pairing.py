@@ -6,18 +6,21 @@ Such are the label in other words, and a number of each row.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.tasks.label_values import as_array, from_tensor
+from transfer_metrics.sources.tasks.label_values import as_array, check_tensor, from_tensor
 
 _COUNTED = 10
 """Rows from which on a column that counts them, or that tells the label, is hardly by chance."""
 INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)?")
 """Names of the index of a data frame that was written as a column."""
+_LABELS = 100
+"""Labels per example of which each is compared with the columns."""
 _LOOKED_AT = 64
 """Rows that a column has to agree with before all are compared."""
 
@@ -44,10 +47,13 @@ def check_columns(frames: Mapping[str, Any]) -> None:
 def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
     """Refuse features and labels that are swapped, and rows of pandas whose labels tell otherwise.
 
-    Those say that they are paired otherwise than by position. Indices that share no label, or of
-    which one repeats its labels, say nothing; of those that share some a warning tells.
+    Those say that they are paired otherwise than by position. Indices that share no label say
+    nothing, nor do those of which one repeats its labels, unless both have the same; of those, and
+    of such that share some, a warning tells. Tensors that hold no plain numbers are refused first.
     """
     x_name, y_name = names
+    check_tensor(X, x_name)
+    check_tensor(y, y_name)
     if _are_swapped(X, y):
         raise InvalidInputError(
             f"{x_name} holds one whole number per example and {y_name} has the shape "
@@ -58,6 +64,12 @@ def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
     if of_x is None or of_y is None or len(of_x) != len(of_y) or of_x.equals(of_y):
         return
     if not (of_x.is_unique and of_y.is_unique):
+        if Counter(of_x) == Counter(of_y):
+            warn(
+                f"{x_name} and {y_name} have the same row labels, some of them several times, in "
+                f"another order, and are paired by position; give {y_name}.to_numpy() if they are "
+                f"in order as they are"
+            )
         return
     place = of_y.get_indexer(of_x)
     row = int(np.argmax(place != np.arange(len(place))))
@@ -118,15 +130,16 @@ def _telling_columns(X: Any, labels: np.ndarray, classes: bool) -> list[int]:
 
 def telling(X: Any, labels: np.ndarray, classes: bool, names: Sequence[str] = ()) -> list[str]:
     """What may be a mistake where some of the inputs are the label."""
-    columns = _telling_columns(X, labels, classes)
+    several = [labels] if labels.ndim == 1 else list(labels.T[:_LABELS])
+    columns = sorted({c for one in several for c in _telling_columns(X, one, classes)})
     told = ", ".join(repr(names[c]) if names else str(c) for c in columns[:3])
-    several = len(columns) > 1
+    many = len(columns) > 1
     what = "one value for each class" if classes else "the targets"
     return [
-        f"column{'s' * several} {told}{' …' if len(columns) > 3 else ''} of the inputs "
-        f"{'have' if several else 'has'} {what}, which models merely read off; "
-        f"if {'they are' if several else 'it is'} the label in other words, leave "
-        f"{'them' if several else 'it'} out, by features= of a table or drop(columns=) of a frame"
+        f"column{'s' * many} {told}{' …' if len(columns) > 3 else ''} of the inputs "
+        f"{'have' if many else 'has'} {what}, which models merely read off; "
+        f"if {'they are' if many else 'it is'} the label in other words, leave "
+        f"{'them' if many else 'it'} out, by features= of a table or drop(columns=) of a frame"
     ][: len(columns)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -165,8 +165,8 @@ def repeats(task: Task) -> list[str]:
     train = task["train"]
     told = []
     for name, split in task.splits.items():
-        count = 0 if name == "train" else _common(train, split)
-        if count > (_CHANCE if task.modality == "tensor" else 0):
+        count, chance = (0, 0.0) if name == "train" else _common(train, split)
+        if count > (max(_CHANCE, chance) if task.modality == "tensor" else 0):
             told.append(
                 f"{count} of {len(split)} examples of split {name!r} are in 'train' as well, so "
                 f"a score on {name} partly measures memory; take them out of one of the two"
@@ -232,11 +232,11 @@ def _called(split: Split, row: int) -> str:
     )
 
 
-def _common(train: Split, split: Split) -> int:
-    """How many examples of a split are in the training data."""
+def _common(train: Split, split: Split) -> tuple[int, float]:
+    """How many examples of a split are in the training data, and the most that may be by chance."""
     (one, first), (other, second) = map(_origin, (train, split))
     if one is not None and one is other:
-        return int(np.isin(second, first).sum())
+        return int(np.isin(second, first).sum()), 0.0
     rows: list[Any] = [None, None]
     of_one, of_other = _sizes(train), _sizes(split)
     if of_one is not None and of_other is not None:
@@ -249,7 +249,24 @@ def _common(train: Split, split: Split) -> int:
         row for row in common if not (isinstance(split.examples, list) and _is_bare(split, row))
     ]
     often = len(common) - len(longer) > _MOST_SHORT * len(split)
-    return len(common if often else longer)
+    count = len(common if often else longer)
+    return count, _by_chance(found[0], train, len(split)) if count > _CHANCE else 0.0
+
+
+def _by_chance(hashes: Mapping[int, int], train: Split, count: int) -> float:
+    """The most of ``count`` examples that are equal to one of ``train`` where nothing was copied.
+
+    Three standard errors above the share of examples of ``train`` that have an equal one there, as
+    rows of few different numbers have; of copies, which have one label, nothing is by chance.
+    """
+    found = np.fromiter(hashes.values(), np.int64, len(hashes))
+    groups, counts = np.unique(found, return_inverse=True, return_counts=True)[1:]
+    labels = np.unique(train.labels[[*hashes]], axis=0, return_inverse=True)[1].ravel()
+    pairs = np.unique(np.stack([groups, labels]), axis=1)
+    if pairs.shape[1] == len(counts):
+        return 0.0
+    share = float((counts[groups] > 1).mean())
+    return count * share + 3 * (count * share * (1 - share)) ** 0.5
 
 
 def _origin(split: Split) -> tuple[Any, np.ndarray]:

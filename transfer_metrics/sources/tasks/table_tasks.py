@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.naming import plain_name
 from transfer_metrics.sources.tasks.assembly import in_one_order, make_task, words_task
 from transfer_metrics.sources.tasks.column_roles import (
@@ -92,6 +92,14 @@ def task_of(
             f"task {name!r}: column {told[0]!r} is the label, and models would read it as well; "
             f"say label= and another column, or name other inputs"
         )
+    lacking = [t for t in tables[1:] if not {*roles.labels} & {*t.columns} and t.splits]
+    for table in lacking:
+        if "train" in (table.splits or ()):
+            table.require(roles.labels)
+        bare = ", ".join(map(repr, table.splits or ()))
+        warn(f"task {name!r}: left out split {bare}, which has no column {label!r}")
+        understood = understood.plus([(f"split {bare}", f"it has no column {label!r}")])
+    tables = [table for table in tables if table not in lacking]
     for table in tables[1:]:
         table.require([*inputs, *roles.labels])
     if roles.form == "words":
