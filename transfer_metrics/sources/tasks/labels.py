@@ -42,12 +42,9 @@ _LONG_TAIL = 3.0
 def kind_of(labels: Mapping[str, Any]) -> str:
     """What labels are, per split: of a classification, a regression, or ``"multilabel"``.
 
-    Texts and booleans name classes. Numbers of which some are not whole are targets, and so are
-    several numbers per example, unless all are 0 or 1, which say which of several labels apply.
-    Whole numbers, whether stored as integers, floats or texts, are classes; but more than ``_FEW``
-    different ones are targets if each has fewer than ``_OFTEN`` examples on average and less than
-    the share ``_DENSE`` of the numbers between the least and the greatest occur, as it is with
-    prices and counts.
+    Texts and booleans name classes. Numbers that are not all whole are targets, as are several per
+    example, unless all are 0 or 1. Other whole numbers are classes; but more than ``_FEW`` are
+    targets if each has fewer than ``_OFTEN`` examples and fewer than ``_DENSE`` in that range occur.
 
     >>> kind_of({"": [0.0, 1.0]}), kind_of({"": [0.5, 1.0]}), kind_of({"": [[0, 1], [1, 1]]})
     ('classification', 'regression', 'multilabel')
@@ -83,7 +80,7 @@ def unlabelled(
     lacking = {split: absent(array, texts) for split, array in arrays.items()}
     if kind == "regression":
         return lacking
-    there = {split: as_array(array[~lacking[split]]) for split, array in arrays.items()}
+    there = {split: as_array(a[~lacking[split]]) for split, a in arrays.items()}
     read = read_texts(there, "classification")
     numbers = (IGNORED,) if classes is None else (IGNORED, -1)
     no_class = {split: _among(array, numbers) for split, array in read.items()}
@@ -105,36 +102,29 @@ def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
 
 
 def doubts(labels: Mapping[str, Any]) -> list[str]:
-    """What may be a mistake where ``kind_of`` found targets, or classes that may be such.
-
-    Those are many whole numbers that are not counted from 0 or 1, as ages and years are.
-    """
-    arrays = {split: as_array(values) for split, values in labels.items()}
-    read = read_texts(arrays, None)
-    plain = all(array.dtype.kind in "iuf" and array.ndim == 1 for array in read.values())
+    """What may be a mistake where ``kind_of`` found targets, or classes as ages and years are."""
+    read = read_texts(arrays := {split: as_array(y) for split, y in labels.items()}, None)
+    plain = all(a.dtype.kind in "iuf" and a.ndim == 1 for a in read.values())
     found = np.unique(np.concatenate([*read.values()])) if plain and read else np.empty(0)
     if len(found) > _FEW and found[0] not in (0, 1) and kind_of(read) == "classification":
         return [
             f"{len(found)} different whole numbers, {found[0]:.15g} to {found[-1]:.15g}, as labels "
-            f"are taken for classes; say kind=regression if they are measured, as ages and years "
-            f"are, and kind=classification if not"
+            f"are taken for classes; say kind=regression if they are measured, as ages are"
         ]
     if not plain or kind_of(read) != "regression":
         return []
     written: dict[Any, Any] = {}
-    for split, array in arrays.items():
-        if array.dtype == object:
-            for text, number in zip(array.tolist(), read[split].tolist(), strict=True):
-                if written.setdefault(number, text) != text:
-                    return [
-                        f"the labels {written[number]!r} and {text!r} are one number to a "
-                        f"regression; say kind=classification if they name classes"
-                    ]
-    values = np.concatenate([*read.values()])
-    count = len(np.unique(values))
-    if bool((values == np.floor(values)).all()) and count < len(values):
+    for split in [split for split, array in arrays.items() if array.dtype == object]:
+        for text, number in zip(arrays[split].tolist(), read[split].tolist(), strict=True):
+            if (other := written.setdefault(number, text)) != text:
+                return [
+                    f"the labels {other!r} and {text!r} are one number to a regression; say "
+                    f"kind=classification if they name classes"
+                ]
+    count = sum(map(len, read.values()))
+    if bool((found == np.floor(found)).all()) and len(found) < count:
         return [
-            f"{count} different whole numbers as labels of {len(values)} examples are taken for "
+            f"{len(found)} different whole numbers as labels of {count} examples are taken for "
             f"targets of a regression; say kind=classification if they name classes"
         ]
     return []
