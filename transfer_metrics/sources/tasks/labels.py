@@ -44,7 +44,7 @@ def kind_of(labels: Mapping[str, Any]) -> str:
 
     Texts and booleans name classes. Numbers that are not all whole are targets, as are several per
     example, unless all are 0 or 1. Other whole numbers are classes; but more than ``_FEW`` are
-    targets if each has fewer than ``_OFTEN`` examples and fewer than ``_DENSE`` in that range occur.
+    targets if each has fewer than ``_OFTEN`` examples and less than ``_DENSE`` of the range occurs.
 
     >>> kind_of({"": [0.0, 1.0]}), kind_of({"": [0.5, 1.0]}), kind_of({"": [[0, 1], [1, 1]]})
     ('classification', 'regression', 'multilabel')
