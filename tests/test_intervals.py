@@ -389,6 +389,51 @@ def test_rows_of_blocks_that_were_merged_give_what_one_batch_gives(n):
         assert other == pytest.approx(one, rel=1e-6, abs=1e-5 * np.abs(one).max())
 
 
+@pytest.mark.parametrize("failure", [np.linalg.LinAlgError, torch.linalg.LinAlgError])
+def test_what_has_no_derivative_here_gets_the_errors_of_the_jackknife(failure):
+    def fails(influence):
+        raise failure("Singular matrix")
+
+    x, y = draw(np.random.default_rng(21))
+    metrics = [dataclasses.replace(METRICS["lfc"], derivative=d) for d in (fails, None)]
+    with_failure, plain = (
+        tm.score(x, y, [m.with_options(center=True)], intervals=True).records[0] for m in metrics
+    )
+    assert with_failure["stderr"] == pytest.approx(plain["stderr"], rel=1e-9)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("n", [60, 240])
+def test_rows_about_the_mean_of_all_are_the_examples(n, merged):
+    """In any order within a class, and turned there where a block is of several batches."""
+    x, y = draw(np.random.default_rng(22), n, dim=100)
+    x += 5.0
+    cut = [np.arange(b, n, 6) for b in range(6)]
+    blocks = [
+        moments_of(x[rows[:3]], y[rows[:3]]) + moments_of(x[rows[3:]], y[rows[3:]])
+        if merged
+        else moments_of(x[rows], y[rows])
+        for rows in cut
+    ]
+    influence = Influence.of(blocks)
+    rows, apart = influence.rows, x - x.mean(axis=0)
+    assert rows.plain != merged
+    for b, own in enumerate(cut):
+        for kind, unit, close in ((np.float64, 1.0, 1e-10), (np.float32, 0.25, 1e-4)):
+            found = rows.filled(b, kind, unit)
+            expected = unit**2 * apart[own].T @ apart[own]
+            assert found.dtype == kind
+            assert np.allclose(found.T @ found, expected, rtol=close, atol=close * n)
+        ones, _ = rows.labels(b)
+        assert np.allclose(ones @ rows.filled(b), apart[own].sum(axis=0))
+    every = np.concatenate([rows.filled(b) for b in range(6)])
+    columns = torch.from_numpy(np.random.default_rng(0).standard_normal((100, 2)))
+    assert np.allclose(rows.times(columns).numpy(), every @ columns.numpy())
+    assert np.allclose(rows.summed(rows.times(columns)).numpy(), every.T @ every @ columns.numpy())
+    if n < 100:
+        assert np.allclose(rows.products().numpy(), every @ every.T)
+
+
 def test_a_score_at_its_bound_has_no_interval():
     """With more features than examples the plain H-score is C - 1, whatever they are."""
     x, y = draw(np.random.default_rng(13), 60, dim=90)

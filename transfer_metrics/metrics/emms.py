@@ -14,7 +14,7 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments, Scatter
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.inputs import as_features, check_finite
-from transfer_metrics.statistics.leverage import missed_without
+from transfer_metrics.statistics.leverage import kind_for, missed_without
 from transfer_metrics.statistics.linalg import product
 
 
@@ -53,24 +53,28 @@ def _without_each(influence: Influence) -> Iterator[Tensor]:
     basis = vectors / values.sqrt()
     weights = product(basis, product(basis.T, whole.cross))
     residuals = counts.diag() - torch.outer(counts, prior) - whole.cross.T @ weights
+    if leverage is not None:
+        kind, unit = kind_for(float(values[0]), float(values[-1])), float(values[0]) ** -0.5
+        turn = (basis / unit).cpu().numpy().astype(kind)
+        fitted = leverage.rows.times(weights).cpu().numpy()
     for b, block in enumerate(influence.blocks):
         if leverage is None:
             own = block.counts[present].to(prior)
             apart = block.means[present] - whole.mean
             crossed = (own[:, None] * apart).T - torch.outer(influence.sums[b], prior)
             total = block.total + Scatter.of_rows((block.n**0.5 * (block.mean - whole.mean))[None])
-            missed = crossed.T @ weights
+            fit = crossed.T @ weights
             lost = own.diag() - torch.outer(own, prior) - torch.outer(prior, own)
-            lost += block.n * torch.outer(prior, prior) - missed - missed.T
+            lost += block.n * torch.outer(prior, prior) - fit - fit.T
             lost = lost + weights.T @ total.times(weights)
             lost = lost / (1.0 - (1 + len(values)) / whole.n)
         else:
-            ones, rows = leverage.ones[b].cpu().numpy(), leverage.rows[b]
-            half = product(rows, basis).cpu().numpy()
-            own = half @ half.T + np.outer(ones, ones) / whole.n
+            rows, (start, stop) = leverage.rows, leverage.rows.starts[b : b + 2]
+            ones, half = rows.labels(b)[0], rows.filled(b, kind, unit) @ turn
+            left = np.eye(len(ones)) - half @ half.T - np.outer(ones, ones) / whole.n
             error = leverage.targets(b, present) - np.outer(ones, prior.cpu().numpy())
-            error -= product(rows, weights).cpu().numpy()
-            lost = torch.from_numpy(error.T @ missed_without(own, error)).to(residuals)
+            missed = missed_without(left, error - fitted[start:stop])[1]
+            lost = torch.from_numpy(missed.T @ missed).to(residuals)
         yield residuals - lost
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.statistics import ClassMoments
 from transfer_metrics.statistics.influence import Influence
-from transfer_metrics.statistics.leverage import Leverage, Ridge
+from transfer_metrics.statistics.leverage import Leverage, Ridge, missed_without
 
 _LEAST = 1e-140
 """Squares of smaller variances lose digits."""
@@ -29,14 +31,14 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
     trace, odds = total.trace(), intensity / (1.0 - intensity)
     shift = odds * trace / dim
     leverage = influence.leverage
-    ridge = Ridge(() if leverage is None else leverage.rows, total, shift)
+    ridge = Ridge(total, shift, None if leverage is None else leverage.rows)
     solved = ridge.solve(whole.between_rows.T).T
     value = float((solved * whole.between_rows).sum())
     # tr(B (T + s I)⁻¹ B') moves with B twice, with T and with s.
     slopes = (
         influence.of_between(solved) - influence.of_total(solved.T, solved.new_ones(len(solved)))
         if leverage is None
-        else _explained_slopes(influence, leverage, solved, ridge.leverages())
+        else _explained_slopes(influence, leverage, solved, ridge.left())
     )
     if intensity == 0:
         return slopes
@@ -49,31 +51,32 @@ def _slopes(influence: Influence, *, shrinkage: str | float | None) -> Tensor | 
 
 
 def _explained_slopes(
-    influence: Influence, leverage: Leverage, solved: Tensor, own: list[np.ndarray]
+    influence: Influence, leverage: Leverage, solved: Tensor, left: list[np.ndarray]
 ) -> Tensor:
     """What ``tr(B (T + s I)⁻¹ B')`` loses with each block for a fixed s, where examples are few.
 
-    It is what a ridge regression on labels, of leverages ``own``, explains of each class, ``n_c (1
-    - n_c / n)`` less the energy that is left, over n_c.
+    It is what a ridge regression on labels, whose leverages leave ``left`` of one, explains of each
+    class, ``n_c (1 - n_c / n)`` less the energy that is left, over n_c.
     """
     whole = influence.whole
     present, n = whole.present, whole.n
     counts = whole.counts[present].to(solved)
-    weights = (solved[present] * counts.sqrt()[:, None]).T.cpu().numpy()
-    errors = []
-    prior = (counts / n).cpu().numpy()
-    for b, rows in enumerate(leverage.rows):
-        ones = leverage.ones[b].cpu().numpy()
-        own[b] = own[b] + np.outer(ones, ones) / n
-        apart = leverage.targets(b, present) - np.outer(ones, prior)
-        errors.append(apart - rows.cpu().numpy() @ weights)
-    left = leverage.of_energy(own, errors)
+    weights = (solved[present] * counts.sqrt()[:, None]).T
+    fitted = leverage.rows.times(weights).cpu().numpy()
+    prior, lost = (counts / n).cpu().numpy(), []
+    for b, (start, stop) in enumerate(pairwise(leverage.rows.starts)):
+        ones = leverage.rows.labels(b)[0]
+        errors = leverage.targets(b, present) - np.outer(ones, prior) - fitted[start:stop]
+        half = missed_without(left[b] - np.outer(ones, ones) / n, errors)[1]
+        lost.append(np.vecdot(half.T, half.T))
+    energy = torch.from_numpy(np.stack(lost)).to(solved)
     explained = (solved[present] * whole.between_rows[present]).sum(dim=1)
     kept = counts - influence.counts[:, present]
     size = n - influence.n[:, None]
-    rest = explained * counts - (counts - counts.square() / n) + left + kept - kept.square() / size
-    lost = (explained - rest / kept.clamp_min(1.0)).sum(dim=1)
-    return (1.0 - influence.n / n) * lost
+    rest = explained * counts - counts + counts.square() / n + energy + kept
+    rest -= kept.square() / size
+    gone = (explained - rest / kept.clamp_min(1.0)).sum(dim=1)
+    return (1.0 - influence.n / n) * gone
 
 
 def _intensity_slopes(influence: Influence, joint: Tensor) -> Tensor:

@@ -29,19 +29,23 @@ def _slopes(influence: Influence, *, center: bool) -> Tensor | None:
     whole, total = influence.whole, influence.whole.total
     if len(whole.present) < 2 or total.trace() <= 0:
         return None
-    joint = influence.with_total(influence.lost).tolist()
-    norm, left = total.square_norm(), []
-    for b, lost in enumerate(influence.lost):
-        counts, means = influence.without(b)
-        counts, means = counts[counts > 0], means[counts > 0]
-        mean = counts @ means / counts.sum()
-        if len(counts) < 2:
+    joint, sums, left = influence.of_itself().tolist(), influence.sums, []
+    kept = [influence.without(b) for b in range(len(influence.blocks))]
+    means = torch.stack([counts @ means / counts.sum() for counts, means in kept])
+    stretches, whole_norm = total.times(means.T).T, total.square_norm()
+    for b, (counts, of_class) in enumerate(kept):
+        present, size, mean = counts > 0, float(counts.sum()), means[b]
+        if int(present.sum()) < 2:
             return None
-        rows = counts.sqrt()[:, None] * (means - mean)
-        rest = norm - 2.0 * joint[b] + lost.square_norm()
-        origin = 0.0 * mean if center else mean
-        stretch = 0.0 if center else float(mean @ (total.times(mean) - lost.times(mean)))
-        left.append(_correlation(counts, rows, origin, rest, stretch))
+        rows = counts[present].sqrt()[:, None] * (of_class[present] - mean)
+        # The block about the mean of all, and what the mean moves by without it.
+        norm, (shifted, along) = influence.squares(b, torch.stack([sums[b], mean], dim=1))
+        rest = whole_norm - 2.0 * joint[b] + norm
+        square = float(sums[b] @ sums[b])
+        rest += (2.0 * (shifted - sums[b] @ total.times(sums[b])) + square**2 / size) / size
+        stretch = float(mean @ stretches[b]) - along - float(sums[b] @ mean) ** 2 / size
+        origin, stretch = (0.0 * mean, 0.0) if center else (mean, stretch)
+        left.append(_correlation(counts[present], rows, origin, float(rest), stretch))
     return influence.left_out(lfc(whole, center=center), left)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,8 +14,7 @@ from transfer_metrics.metrics.base import register_metric
 from transfer_metrics.metrics.max_evidence import Problem, at_best_noise, max_evidence
 from transfer_metrics.statistics import ClassMoments, TargetMoments
 from transfer_metrics.statistics.influence import Influence
-from transfer_metrics.statistics.leverage import Leverage
-from transfer_metrics.statistics.linalg import product
+from transfer_metrics.statistics.leverage import Leverage, kind_for, missed_without
 
 
 def _slopes(influence: Influence) -> Tensor | None:
@@ -101,12 +101,16 @@ def _losses(
     weights = _weights(whole, problem, ratio)[3]
     # ``m = V V'm + outside``; rows have nothing outside.
     inside, outside = problem.inside / root, problem.outside / whole.n
-    turned = [product(rows, vectors) for rows in leverage.rows]
-    level = weights.T @ whole.mean
-    errors = []
-    for b, rows in enumerate(leverage.rows):
-        fitted = product(rows, weights) + leverage.ones[b][:, None] * level
-        errors.append(leverage.targets(b, _counted(whole)) - fitted.cpu().numpy())
+    largest, every = float(problem.sigma[0]), leverage.rows
+    unit = largest**-0.5
+    kind = kind_for(largest, float(problem.sigma[-1]) + float(ratio.min()))
+    turn = vectors.cpu().numpy().astype(kind)
+    fitted = every.times(weights).cpu().numpy()
+    level, turned, errors = (weights.T @ whole.mean).cpu().numpy(), [], []
+    for b, (start, stop) in enumerate(pairwise(every.starts)):
+        turned.append(every.filled(b, kind, unit) @ turn)
+        known = leverage.targets(b, _counted(whole))
+        errors.append(known - fitted[start:stop] - np.outer(every.labels(b)[0], level))
     logs = ratio.log()
     nodes = _nodes(float(logs.min()), float(logs.max()))
     at_nodes = []
@@ -114,18 +118,19 @@ def _losses(
         shift = math.exp(node)
         scaled = 1.0 / (problem.sigma + shift)
         flat = float(inside.square() @ scaled) + outside / shift
-        own = []
-        for ones, left in zip(leverage.ones, turned, strict=True):
-            plain = left @ (inside * scaled)
-            along = plain + ones * flat
-            both = torch.outer(plain, ones)
-            matrix = product(left * scaled, left.T.contiguous()) + both + both.T
-            matrix += flat * torch.outer(ones, ones)
-            matrix -= whole.n / (1.0 + whole.n * flat) * torch.outer(along, along)
-            own.append(matrix.cpu().numpy())
-        gone = [[-np.linalg.slogdet(np.eye(len(h)) - h)[1]] for h in own]
-        lost = leverage.of_energy(own, errors)
-        at_nodes.append(torch.stack([lost, lost.new_tensor(gone).expand_as(lost)]))
+        along = (inside * scaled / unit).cpu().numpy().astype(kind)
+        roots = (scaled.sqrt() / unit).cpu().numpy().astype(kind)
+        lost = []
+        for b, own in enumerate(turned):
+            ones, half, plain = every.labels(b)[0], own * roots, own @ along
+            # ``(Z + 1m')(T + λ)⁻¹(Z + 1m')'``, less what the mean adds to T.
+            moved = plain + ones * flat
+            left = np.eye(len(ones)) - half @ half.T - np.outer(plain, ones) - np.outer(ones, moved)
+            left += whole.n / (1.0 + whole.n * flat) * np.outer(moved, moved)
+            log_det, apart = missed_without(left, errors[b])
+            energies = np.vecdot(apart.T, apart.T)
+            lost.append(np.stack([energies, np.full_like(energies, -log_det)]))
+        at_nodes.append(torch.from_numpy(np.stack(lost, axis=1)).to(ratio))
     through = _lagrange(nodes, logs)[:, None, None, :]
     losses, dets = (torch.stack(at_nodes) * through).sum(dim=0)
     return losses, dets

@@ -304,7 +304,7 @@ def _class_rate(
             weight = 1.0 / len(moments.present) if uniform else count / n
             scatter = moments.scatter_of(c)
             if not class_center:
-                scatter = scatter + Scatter.of_rows(rows[c : c + 1])
+                scatter = scatter.bordered(rows[c : c + 1])
             rate += weight * 0.5 * scatter.logdet1p(1.0 / (count * eps))
     return rate
 

@@ -21,6 +21,8 @@ _BLOCKS = 20
 MODES = ("jackknife", "bootstrap")
 # Share of a score that rounding alone may move.
 _ROUNDING = 1e-10
+# What cannot be computed; the error of numpy's decompositions is none of the others.
+_FAILURES = (TransferMetricsError, ArithmeticError, RuntimeError, np.linalg.LinAlgError)
 
 
 def interval_modes(
@@ -112,7 +114,7 @@ def _values(metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]) -> dict
                     continue
                 try:
                     values[metric.label].append(float(metric(part)))
-                except (TransferMetricsError, ArithmeticError, RuntimeError):
+                except _FAILURES:
                     del values[metric.label]
     return {label: np.array(found) for label, found in values.items()}
 
@@ -122,7 +124,7 @@ def _slopes(metrics: Sequence[Metric], influence: Parts) -> dict[str, np.ndarray
     found = {}
     for metric in metrics:
         # A metric without a derivative here gets its errors, or has none, by the jackknife.
-        with contextlib.suppress(TransferMetricsError, ArithmeticError, RuntimeError):
+        with contextlib.suppress(*_FAILURES):
             slopes = metric.slopes(influence)
             if slopes is not None and bool(slopes.isfinite().all()):
                 found[metric.label] = slopes.cpu().numpy()

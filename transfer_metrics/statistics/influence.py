@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.block_rows import BlockRows
 from transfer_metrics.statistics.joint import SourceJoint
-from transfer_metrics.statistics.leverage import Leverage, Ridge
-from transfer_metrics.statistics.linalg import Scatter, product, stacked
+from transfer_metrics.statistics.leverage import Leverage, Ridge, logdets
+from transfer_metrics.statistics.linalg import Scatter, product
 from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
 from transfer_metrics.statistics.targets import TargetMoments
 
@@ -27,6 +27,8 @@ from transfer_metrics.statistics.targets import TargetMoments
 _SMOOTH = 2
 # Examples for each dimension from which scores are so smooth that leverages are not asked for.
 _MANY = 10
+# Shift of a scatter that may be singular, over its largest variance.
+_LEAST = 1e-6
 # Trace over shift from which leverages lose their digits, and scores are computed again instead.
 _STEEP = 1e12
 # Largest entry of G times trace, over <G, T>, up to which float32 leaves two digits of a deviation.
@@ -76,8 +78,10 @@ class Influence(Parts):
     whole: ClassMoments  # the moments of all
     blocks: tuple[ClassMoments, ...]  # those of the blocks
     within: tuple[Scatter, ...]  # scatter of each block about the class means of all
+    rows: BlockRows | None  # the rows of that, where none is dense
     # The same for each class, where it was kept.
     by_class: tuple[tuple[Scatter, ...], ...] | None = None
+    class_rows: tuple[BlockRows | None, ...] | None = None
     # Fourth moments of each block about the mean of all, where they were kept.
     fourth: tuple[FourthMoments, ...] = ()
     targets: int = 0  # how many of the last columns are targets of a regression, as one class
@@ -93,26 +97,27 @@ class Influence(Parts):
     def _of_classes(cls, blocks: Sequence[ClassMoments]) -> Influence:
         counts = torch.stack([block.counts for block in blocks])
         sums = sum(b.counts.to(b.means)[:, None] * b.means for b in blocks)
-        means = sums / counts.sum(dim=0).clamp_min(1).to(sums)[:, None]
-        shifts = [b.counts.to(means).sqrt()[:, None] * (b.means - means) for b in blocks]
-        total, within = _joined(
-            [(b.within, s[b.counts > 0]) for b, s in zip(blocks, shifts, strict=True)]
-        )
-        classes, by_class = None, None
+        every = counts.sum(dim=0)
+        means = sums / every.clamp_min(1).to(sums)[:, None]
+        whole = ClassMoments(every, means, Scatter.of_rows(means[:0]))
+        shifts = [(b.counts > 0)[:, None] * (b.means - means) for b in blocks]
+        offsets = means - whole.mean
+        total, within, rows = _joined([b.within for b in blocks], counts, shifts, offsets)
+        classes, by_class, class_rows = None, None, None
         if all(block.class_scatter is not None for block in blocks):
-            pairs = list(zip(blocks, shifts, counts.tolist(), strict=True))
-            found = [
-                _joined([(b.scatter_of(c), s[c : c + (n[c] > 0)]) for b, s, n in pairs])
-                for c in range(len(means))
-            ]
-            classes, by_class = tuple(one[0] for one in found), tuple(one[1] for one in found)
-        whole = ClassMoments(counts.sum(dim=0), means, total, classes)
-        fourth = tuple(
-            b.fourth.shifted(b.mean - whole.mean, b.n, b.total) for b in blocks if b.fourth
-        )
+            found = []
+            for c in range(len(means)):
+                own = slice(c, c + 1)
+                of_class = rows.of_class(c) if rows is not None and rows.plain else None
+                scatters = [b.scatter_of(c) for b in blocks]
+                moved = [shift[own] for shift in shifts]
+                found.append(_joined(scatters, counts[:, own], moved, offsets[own], of_class))
+            classes, by_class, class_rows = zip(*found, strict=True)
+        whole = ClassMoments(every, means, total, classes)
+        fourth = tuple(b.fourth.shifted(b.mean - whole.mean, b) for b in blocks if b.fourth)
         if len(fourth) == len(blocks):
             whole = dataclasses.replace(whole, fourth=functools.reduce(operator.add, fourth))
-        return cls(whole, tuple(blocks), within, by_class, fourth)
+        return cls(whole, tuple(blocks), within, rows, by_class, class_rows, fourth)
 
     @cached_property
     def statistic(self) -> ClassMoments | TargetMoments:
@@ -122,7 +127,9 @@ class Influence(Parts):
     @cached_property
     def leverage(self) -> Leverage | None:
         """The leverages of the examples, where they are less than ten for each dimension."""
-        return Leverage.of(self.whole, self.blocks, self.targets) if self.bends else None
+        if self.rows is None or not self.bends:
+            return None
+        return Leverage.of(self.rows, self.whole.mean, self.targets)
 
     @property
     def bends(self) -> bool:
@@ -176,25 +183,26 @@ class Influence(Parts):
 
     def of_itself(self) -> Tensor:
         """``<T, T_b>`` for the total scatter T of all and T_b of the blocks, (B,)."""
-        image = self.whole.total.times(self.whole.between_rows.T).T
-        return self._about_mean(self.with_total(self.within), image)
-
-    def with_total(self, parts: Sequence[Scatter]) -> Tensor:
-        """``<T, S_b>`` for scatters S_b of parts of the examples, (B,)."""
         total = self.whole.total
-        if total.dense:
-            return _inner(total.data, parts, total)
-        found = [product(one.data, total.data.T).square().sum() for one in parts]
-        return torch.stack(found)
+        if self.rows is not None:
+            # So small a shift leaves nothing of rounding, and is taken out again.
+            shift = _LEAST * float(total.small.diagonal().max())
+            return self.n.new_tensor(Ridge(total, shift, self.rows).with_total())
+        image = total.times(self.whole.between_rows.T).T
+        return self._about_mean(_inner(total.matrix(), self.within, total), image)
 
-    @cached_property
-    def lost(self) -> list[Scatter]:
-        """What the total scatter loses with each block; the mean moves with it."""
-        n, found = self.whole.n, []
-        for block in self.blocks:
-            root = math.sqrt(block.n * n / max(n - block.n, 1))
-            found.append(block.total + Scatter.of_rows(root * (block.mean - self.whole.mean)[None]))
-        return found
+    def squares(self, b: int, columns: Tensor) -> tuple[float, list[float]]:
+        """``‖T_b‖²`` of block b about the mean of all, and ``v'T_b v`` of columns v (D, k)."""
+        if self.rows is None:
+            block, away = self.blocks[b], (self.sums[b] / self.n[b].sqrt())[None]
+            matrix = block.total.bordered(away)
+            found = (columns * matrix.times(columns)).sum(dim=0)
+            return matrix.square_norm(), found.tolist()
+        unit = self.whole.total.trace() ** -0.5
+        rows = self.rows.filled(b, np.float32, unit)
+        inner = rows @ rows.T
+        along = rows.astype(np.float64) / unit @ columns.cpu().numpy()
+        return float(np.vdot(inner, inner)) / unit**4, np.square(along).sum(axis=0).tolist()
 
     def without(self, b: int) -> tuple[Tensor, Tensor]:
         """Examples of each class but for those of block b, (C,), and their means, (C, D)."""
@@ -223,17 +231,20 @@ class Influence(Parts):
         if scale * whole.total.trace() > _STEEP:
             raise InvalidInputError("the distortion is too small beside the features")
         if c is None and not centred and self.leverage is not None:
-            ridge = Ridge(self.leverage.rows, whole.total, 1.0 / scale)
-            own = ridge.leverages()
-            return ridge.logdet(), self.leverage.of_logdet(own), sum(map(np.trace, own))
+            ridge = Ridge(whole.total, 1.0 / scale, self.leverage.rows)
+            left = ridge.left()
+            changed = sum(len(one) - float(one.trace()) for one in left)
+            return ridge.logdet(), self.leverage.of_logdet(left).to(self.n), changed
         chosen = slice(None) if c is None else slice(c, c + 1)
-        parts = self.within if c is None or self.by_class is None else self.by_class[c]
+        parts, rows = self.within, self.rows
+        if c is not None and self.by_class is not None and self.class_rows is not None:
+            parts, rows = self.by_class[c], self.class_rows[c]
         scatter = whole.within if c is None else whole.scatter_of(c)
         count = int(whole.counts[chosen].sum())
         about = whole.between_rows[chosen] if not centred else whole.means[:0]
-        full = scatter + Scatter.of_rows(about) if len(about) else scatter
-        if count < _MANY * whole.dim and not any(part.dense for part in parts):
-            return self._logdet_of_rows(scale, full, parts, chosen, centred)
+        full = scatter.bordered(about) if len(about) else scatter
+        if count < _MANY * whole.dim and rows is not None:
+            return self._logdet_of_rows(scale, full, rows, chosen, centred)
         if not scatter.dense or count < _SMOOTH * whole.dim:
             raise InvalidInputError(
                 f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
@@ -249,48 +260,34 @@ class Influence(Parts):
         return 2.0 * float(factor.diagonal().log().sum()), found, float(found.sum())
 
     def _logdet_of_rows(
-        self, scale: float, full: Scatter, parts: Sequence[Scatter], chosen: slice, centred: bool
+        self, scale: float, full: Scatter, rows: BlockRows, chosen: slice, centred: bool
     ) -> tuple[float, Tensor, float]:
         """The same from rows, where examples are few: what is lost when each block is left out.
 
         That is ``-log det`` of ``I - H`` for the leverages H of its rows.
         """
         whole, counts = self.whole, self.counts[:, chosen]
-        rows = [part.data for part in parts]
-        if not centred:
-            rows = self._rows_about_mean(rows, chosen)
-        ridge = Ridge(rows, full, 1.0 / scale)
-        found, changed = torch.zeros_like(self.n), 0.0
-        shares = (counts / whole.counts[chosen].clamp_min(1)).cpu().numpy()
-        for b, own in enumerate(ridge.leverages()):
-            left = np.eye(len(own)) - own
-            changed += float(own.trace())
-            if centred:
-                # The means go with them, but for those of classes that are gone; of those of each
-                # class that of the block's own stands last.
-                share = shares[b, shares[b] > 0]
-                share[share == 1.0] = 0.0
-                last = np.arange(len(own) - len(share), len(own))
-                left[last, last] -= share
-                found[b] = float(np.log1p(-share).sum())
-            found[b] -= float(np.linalg.slogdet(left)[1])
+        ridge = Ridge(full, 1.0 / scale, rows, centred=centred)
+        left = ridge.left()
+        changed = sum(len(one) - float(one.trace()) for one in left)
+        found = torch.zeros_like(self.n)
+        if centred:
+            # The means go with them, but for those of classes that are gone.
+            totals = whole.counts[chosen].clamp_min(1).to(counts)
+            shares = torch.where(counts < totals, counts / totals, 0.0)
+            found += torch.log1p(-shares).sum(dim=1)
+            weights = (torch.where(counts < totals, 1.0, 0.0) / totals).cpu().numpy()
+            for b, one in enumerate(left):
+                ones, codes = rows.labels(b)
+                same = codes[:, None] == codes
+                one -= same * np.outer(weights[b, codes] * ones, ones)
+        found -= torch.from_numpy(logdets(left)).to(found)
         found *= 1.0 - counts.sum(dim=1) / float(whole.counts[chosen].sum())
         if not centred:
             # Deviations from the mean of all add up to what the class is away from it.
             away = whole.counts[chosen].to(found).sqrt() @ whole.between_rows[chosen]
             found -= 2.0 / whole.n * (self.sums @ ridge.solve(away[:, None])[:, 0])
         return ridge.logdet(), found, changed
-
-    def _rows_about_mean(self, rows: Sequence[Tensor], chosen: slice) -> list[Tensor]:
-        """Rows about class means made rows about the mean of all; those of a mean stand last."""
-        found = []
-        offsets = self.whole.means[chosen] - self.whole.mean
-        for part, counts in zip(rows, self.counts[:, chosen], strict=True):
-            own = counts > 0
-            moved = part.clone()
-            moved[len(part) - int(own.sum()) :] += counts[own].sqrt()[:, None] * offsets[own]
-            found.append(moved)
-        return found
 
     def _about_mean(self, inner: Tensor, image: Tensor, c: int | None = None) -> Tensor:
         """From contractions with scatter about class means to scatter about the mean of all.
@@ -312,20 +309,21 @@ class Influence(Parts):
         return found
 
 
-def _joined(parts: Sequence[tuple[Scatter, Tensor]]) -> tuple[Scatter, tuple[Scatter, ...]]:
-    """Sum of scatters with further rows of each, and the summands."""
-    loose = [pair for pair in parts if not pair[0].dense]
-    if loose:
-        every = stacked(*(rows for scatter, means in loose for rows in (scatter.data, means)))
-        pieces = iter(every.split([len(scatter.data) + len(means) for scatter, means in loose]))
-    found = [
-        one + Scatter(rows, False) if one.dense else Scatter(next(pieces), False)
-        for one, rows in parts
-    ]
-    total = Scatter.of_rows(every) if loose else found[0]
-    for one in found[0 if loose else 1 :]:
-        total = total + one if one.dense else total
-    return total, tuple(found)
+def _joined(
+    parts: Sequence[Scatter],
+    counts: Tensor,
+    shifts: Sequence[Tensor],
+    offsets: Tensor,
+    rows: BlockRows | None = None,
+) -> tuple[Scatter, tuple[Scatter, ...], BlockRows | None]:
+    """Scatter about the class means of all, that of each block, and their rows if none is dense."""
+    rows = rows or BlockRows.of(parts, counts, shifts, offsets)
+    if rows is not None:
+        return rows.scatter, rows.parts, rows
+    roots = counts.to(offsets).sqrt()[:, :, None]
+    moved = [(root * s)[root[:, 0] > 0] for root, s in zip(roots, shifts, strict=True)]
+    found = tuple(p + Scatter.of_rows(m) for p, m in zip(parts, moved, strict=True))
+    return functools.reduce(operator.add, found), found, None
 
 
 def _solved(factor: Tensor, parts: Sequence[Scatter], kind: torch.dtype) -> Tensor:

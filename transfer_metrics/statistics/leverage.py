@@ -6,85 +6,108 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
-from scipy.linalg.blas import dtrmm, strmm
+from scipy.linalg import lapack
+from scipy.linalg.blas import dtrmm, dtrsm, strmm, strsm
 from torch import Tensor
 
-from transfer_metrics.statistics.linalg import Scatter, stacked
-from transfer_metrics.statistics.moments import ClassMoments
+from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.statistics.block_rows import BlockRows
+from transfer_metrics.statistics.linalg import Scatter, cholesky
 
-# Largest variance over shift up to which float32 leaves three digits of an error.
-_EVEN = 1e5
+# Largest variance over the least that the features before leave of one, up to which float32 leaves
+# three digits of an error.
+_EVEN = 1e7
+# Matrices up to this size are decomposed all at once.
+_TINY = 32
 # A leverage nearer to one than this leaves nothing to divide by.
 _ALONE = 1e-9
 
 
 class Ridge:
-    """``(T + shift I)⁻¹`` for the scatter T of all rows Z_b of B blocks, by one factorisation."""
+    """``(T + shift I)⁻¹`` for the scatter T of all rows Z_b of B blocks, by one factorisation.
 
-    def __init__(self, rows: Sequence[Tensor], total: Scatter, shift: float) -> None:
-        self._rows, self._shift, self._dense = rows, shift, total.dense
-        # Where all rows are fewer than D their products with each other are the smaller matrix.
-        self._every = total.data if total.dense else stacked(*rows)
-        matrix = self._every.clone() if total.dense else Scatter(self._every, False).small
-        matrix.diagonal().add_(shift)
-        even = float(matrix.diagonal().max()) < _EVEN * shift
-        self._kind = np.float32 if even else np.float64
-        self._factor, self._matrix = torch.linalg.cholesky(matrix), matrix
+    The rows are about the mean of all, or ``centred``, about those of their classes.
+    """
 
-    @cached_property
-    def _inverse(self) -> Tensor:
-        return torch.cholesky_inverse(self._factor)
+    def __init__(
+        self, total: Scatter, shift: float, rows: BlockRows | None = None, *, centred: bool = False
+    ) -> None:
+        self._rows, self._shift, self._centred = rows, shift, centred
+        self._dense = total.dense
+        if total.dense or rows is None:
+            largest = float(total.small.diagonal().max()) + shift
+            self._factor = total.factor(shift)
+        else:
+            # Where all rows are fewer than D their products with each other are the smaller matrix.
+            matrix = rows.products(centred=centred)
+            self._squares = matrix.square().sum(dim=1)
+            matrix.diagonal().add_(shift)
+            largest = float(matrix.diagonal().max())
+            self._factor = cholesky(matrix)
+        self._kind = kind_for(largest, float(self._factor.diagonal().min()) ** 2)
+        # Nothing is too large or small for float32 then.
+        self._unit = largest**-0.5
 
     def solve(self, right: Tensor) -> Tensor:
         """Times columns (D, k)."""
         if self._dense:
             return torch.cholesky_solve(right, self._factor)
-        inside = self._inverse @ (self._every @ right)
-        return (right - self._every.T @ inside) / self._shift
+        assert self._rows is not None
+        inside = torch.cholesky_solve(self._rows.times(right), self._factor)
+        return (right - self._rows.summed(inside)) / self._shift
 
     def logdet(self) -> float:
         """``log det(I + T / shift)``."""
         size = len(self._factor) * math.log(self._shift)
         return 2.0 * float(self._factor.diagonal().log().sum()) - size
 
-    def leverages(self) -> list[np.ndarray]:
-        """``Z_b (T + shift I)⁻¹ Z_b'`` of each block, (k, k)."""
-        found, start = [], 0
-        factor = self._factor.cpu().numpy().astype(self._kind, copy=False)
-        for rows in self._rows:
+    @cached_property
+    def _triangle(self) -> np.ndarray:
+        """The factor in units of its largest entry, in the order of columns."""
+        factor = self._factor.cpu().numpy()
+        found = np.empty(factor.shape, self._kind, "F")
+        with np.errstate(over="ignore"):  # of what stands above the diagonal
+            return np.multiply(factor, self._unit, out=found, casting="same_kind")
+
+    def left(self) -> list[np.ndarray]:
+        """``I - Z_b (T + shift I)⁻¹ Z_b'`` of each block: one less its leverages, (k, k)."""
+        assert self._rows is not None
+        single, starts = self._kind is np.float32, self._rows.starts
+        if not self._dense:
+            invert = lapack.strtri if single else lapack.dtrtri
+            inverse = np.tril(invert(self._triangle, lower=1)[0])
+            scale = self._shift * self._unit**2
+        found = []
+        for b, (start, stop) in enumerate(pairwise(starts)):
             if self._dense:
-                turned = rows.cpu().numpy().astype(self._kind, copy=False).T
-                half = solve_triangular(factor, turned, lower=True, check_finite=False)
-                found.append((half.T @ half).astype(np.float64, copy=False))
+                turned = self._rows.filled(b, self._kind, self._unit, centred=self._centred).T
+                solve = strsm if single else dtrsm
+                half = solve(1.0, self._triangle, turned, lower=1, overwrite_b=1).T
+                own = np.negative((half @ half.T).astype(np.float64, copy=False))
+                own[np.diag_indices_from(own)] += 1.0
             else:
-                end = start + len(rows)
-                own = self._inverse[start:end, start:end].cpu().numpy()
-                found.append(np.eye(len(own)) - self._shift * own)
-                start = end
+                half = inverse[start:, start:stop].T
+                own = scale * (half @ half.T).astype(np.float64, copy=False)
+            found.append(own)
         return found
 
     def with_total(self) -> list[float]:
         """``<T, Z_b'Z_b>`` of each block: ``‖Z_b L‖²`` less ``shift ‖Z_b‖²`` for the factor L."""
-        factor = self._factor.cpu().numpy().astype(self._kind, copy=False)
-        times = strmm if self._kind is np.float32 else dtrmm
-        found, start = [], 0
-        for rows in self._rows:
-            end = start + len(rows)
+        assert self._rows is not None
+        found, times = [], strmm if self._kind is np.float32 else dtrmm
+        for b, (start, stop) in enumerate(pairwise(self._rows.starts)):
             if self._dense:
-                turned = rows.cpu().numpy().astype(self._kind, copy=False).T
-                image = times(1.0, factor.T, turned).T
-                lengths = np.vecdot(image, image) - self._shift * np.vecdot(turned.T, turned.T)
-                found.append(float(lengths.sum(dtype=np.float64)))
+                rows = self._rows.filled(b, self._kind, self._unit, centred=self._centred)
+                lengths = self._shift * self._unit**2 * np.vecdot(rows, rows)
+                image = times(1.0, self._triangle, rows.T, lower=1, trans_a=1, overwrite_b=1).T
+                lengths = np.vecdot(image, image) - lengths
+                found.append(float(lengths.sum(dtype=np.float64)) / self._unit**4)
             else:
-                own = self._matrix[start:end].square().sum()
-                diagonal = self._matrix.diagonal()[start:end]
-                own += ((diagonal - self._shift).square() - diagonal.square()).sum()
-                found.append(float(own))
-            start = end
+                found.append(float(self._squares[start:stop].sum()))
         return found
 
 
@@ -92,99 +115,75 @@ class Ridge:
 class Leverage:
     """Examples of B blocks about the mean of all, and how much of each fit is their own.
 
-    The rows of a block are its examples, up to a rotation among those of one class and batch, which
-    leaves all that is computed here alone. A block of leverage H moves a fit by ``(I - H)⁻¹`` times
-    what the derivative in its weight tells, which where examples are few, or some are far longer
-    than others, is too little by half: so what is returned here is the loss of leaving it out.
+    A block of leverage H moves a fit by ``(I - H)⁻¹`` times what the derivative in its weight
+    tells, which where examples are few, or some are far longer than others, is too little by half:
+    so what is returned here is the loss of leaving it out.
     """
 
-    rows: tuple[Tensor, ...]  # deviations from the mean of all, (k, D)
-    ones: tuple[Tensor, ...]  # what a column of ones became, (k,)
-    labels: tuple[Tensor, ...]  # class of each row, (k,), or its targets, (k, K)
-    n: int
+    rows: BlockRows
+    known: Tensor | None = None  # targets of a regression, (Σ k, K)
 
     @classmethod
-    def of(
-        cls, whole: ClassMoments, blocks: Sequence[ClassMoments], targets: int = 0
-    ) -> Leverage | None:
-        """That of blocks whose scatter is kept as rows; None where that of one is not.
+    def of(cls, rows: BlockRows, mean: Tensor, targets: int = 0) -> Leverage:
+        """That of rows whose last columns may be targets, of a mean (D + K,)."""
+        if not targets:
+            return cls(rows)
+        middle = torch.from_numpy(rows.ones).to(mean)[:, None] * mean[-targets:]
+        return cls(rows.select(slice(-targets)), rows.every[:, -targets:] + middle)
 
-        The last columns may be targets.
-        """
-        if any(block.within.dense for block in blocks):
-            return None
-        found = [_rows_of(block, whole.mean) for block in blocks]
-        rows, ones, labels = zip(*found, strict=True)
-        if targets:
-            middle = whole.mean[-targets:]
-            labels = tuple(z[:, -targets:] + one[:, None] * middle for z, one, _ in found)
-            rows = tuple(z[:, :-targets].contiguous() for z in rows)
-        return cls(rows, ones, labels, whole.n)
+    @property
+    def n(self) -> float:
+        """How many examples there are."""
+        return float(np.dot(self.rows.ones, self.rows.ones))
 
-    def of_logdet(self, own: Sequence[np.ndarray]) -> Tensor:
-        """What ``log det(T + shift I)`` loses with each block, from ``own`` of that shift, (B,).
+    def of_logdet(self, left: Sequence[np.ndarray]) -> Tensor:
+        """What ``log det(T + shift I)`` loses with each block, from what is ``left`` there, (B,).
 
         Times the share of examples that are left, as for slopes.
         """
-        found = []
-        for one, ones in zip(own, self.ones, strict=True):
-            constant = ones.cpu().numpy()
-            share = float(constant @ constant) / self.n
-            left = np.eye(len(one)) - one - np.outer(constant, constant) / self.n
-            lost = math.log(1.0 - share) - float(np.linalg.slogdet(left)[1])
-            found.append((1.0 - share) * lost)
-        return self.rows[0].new_tensor(found)
-
-    def of_energy(self, own: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> Tensor:
-        """What ``min ‖t - Xw‖² + λ‖w‖²`` of each of K targets loses with each block, (B, K).
-
-        ``own`` are the leverages, of the intercept too where there is one, and ``errors`` what is
-        left of the targets, (k, K).
-        """
-        lost = [(e * missed_without(h, e)).sum(axis=0) for h, e in zip(own, errors, strict=True)]
-        return torch.from_numpy(np.stack(lost)).to(self.rows[0])
+        ones = [self.rows.labels(b)[0] for b in range(len(left))]
+        shares = np.array([one @ one for one in ones]) / self.n
+        rest = [own - np.outer(one, one) / self.n for own, one in zip(left, ones, strict=True)]
+        return torch.from_numpy((1.0 - shares) * (np.log1p(-shares) - logdets(rest)))
 
     def targets(self, b: int, chosen: Sequence[int]) -> np.ndarray:
         """Some targets, or one-hot labels of some classes, for the rows of block b, (k, K)."""
-        labels = self.labels[b].cpu().numpy()
-        if labels.ndim == 2:
-            return labels[:, chosen]
+        if self.known is not None:
+            rows = slice(self.rows.starts[b], self.rows.starts[b + 1])
+            return self.known[rows].cpu().numpy()[:, chosen]
+        ones, labels = self.rows.labels(b)
         found = np.zeros((len(labels), len(chosen)))
-        codes = np.searchsorted(np.asarray(chosen), labels)
-        found[np.arange(len(codes)), codes] = self.ones[b].cpu().numpy()
+        found[np.arange(len(labels)), np.searchsorted(np.asarray(chosen), labels)] = ones
         return found
 
 
-def missed_without(own: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """By how much regressions miss a block of leverages (k, k) that they are not fitted to, (k, K).
+def kind_for(largest: float, least: float) -> type[np.floating]:
+    """Kind of float in which leverages have three digits, for the variances of directions."""
+    return np.float32 if largest < _EVEN * least else np.float64
 
-    ``errors`` (k, K) is by how much those that are fitted to it do.
+
+def logdets(left: Sequence[np.ndarray]) -> np.ndarray:
+    """``log det`` of what leverages leave of one, (B,)."""
+    found, sizes = np.empty(len(left)), np.array([len(one) for one in left])
+    for size in np.unique(sizes):
+        chosen = np.flatnonzero(sizes == size).tolist()
+        if size > _TINY:
+            found[chosen] = [missed_without(left[b], left[b][:, :0])[0] for b in chosen]
+        else:
+            found[chosen] = np.linalg.slogdet(np.stack([left[b] for b in chosen]))[1]
+    return found
+
+
+def missed_without(left: np.ndarray, errors: np.ndarray) -> tuple[float, np.ndarray]:
+    """``log det`` of what leverages leave of one (k, k), and rows Y for errors (k, K).
+
+    Where errors are those of regressions, ``Y'Y`` is what their products with each other, and their
+    energies ``min ‖t - Xw‖² + λ‖w‖²``, lose without the block.
     """
-    left = np.eye(len(own)) - own
-    left[np.diag_indices_from(left)] += _ALONE
-    return np.linalg.solve(left, errors)
-
-
-def _rows_of(block: ClassMoments, origin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows about an origin, the ones and the classes, of a block whose scatter is kept as rows."""
-    counts, within = block.counts, block.within.data
-    present = counts > 0
-    apart = block.means[present] - origin
-    kinds = present.nonzero().flatten()
-    if len(within) == block.n and _in_order(within, counts[present]):
-        rows = within + apart.repeat_interleave(counts[present], dim=0)
-        return rows, rows.new_ones(len(rows)), kinds.repeat_interleave(counts[present])
-    roots = counts[present].to(apart).sqrt()
-    rows = stacked(within, roots[:, None] * apart)
-    ones = torch.cat([roots.new_zeros(len(within)), roots])
-    return rows, ones, torch.cat([kinds.new_zeros(len(within)) + kinds[0], kinds])
-
-
-def _in_order(within: Tensor, counts: Tensor) -> bool:
-    """Whether rows are those of one batch: deviations from the means of classes, in their order."""
-    # Sums of rows are zero where, but for chance, they are so along one direction.
-    along = within @ torch.linspace(1.0, 2.0, within.shape[1]).to(within).sin()
-    starts = np.concatenate([[0], counts.cumsum(0)[:-1].cpu().numpy()])
-    sums = np.add.reduceat(along.cpu().numpy(), starts)
-    largest = float(along.abs().max()) if along.numel() else 0.0
-    return bool(np.abs(sums).max() <= 1e-9 * largest * len(within))
+    factor, failed = lapack.dpotrf(left.T, lower=1, clean=0)
+    if failed:
+        alone = left + _ALONE * np.eye(len(left))
+        factor, failed = lapack.dpotrf(alone.T, lower=1, clean=0)
+    if failed:
+        raise InvalidInputError("without some examples there is nothing to fit them by")
+    return 2.0 * float(np.log(factor.diagonal()).sum()), dtrsm(1.0, factor, errors, lower=1)

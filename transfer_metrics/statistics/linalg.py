@@ -77,7 +77,7 @@ def rank_cut(eigenvalues: Tensor, size: int) -> float:
     return largest * size * torch.finfo(torch.float64).eps
 
 
-def _cholesky(matrix: Tensor) -> Tensor:
+def cholesky(matrix: Tensor) -> Tensor:
     """Lower Cholesky factor of a positive definite matrix, which is overwritten.
 
     What stands above the diagonal means nothing. LAPACK in place is twice as fast as numpy's.
@@ -199,10 +199,24 @@ class Scatter(Saved):
         """``S``, (D, D)."""
         return self.data if self.dense else _gram(self.data)
 
+    def bordered(self, rows: Tensor) -> Scatter:
+        """The same with a few more rows (k, D), whose products with the others alone are new."""
+        found = self + Scatter.of_rows(rows)
+        if len(rows) and not found.dense:
+            found.__dict__["_within"] = self
+        return found
+
     @cached_property
     def small(self) -> Tensor:
         """The smaller of ``F'F`` and ``F F'``; both have the same non-zero eigenvalues."""
-        return self.data if self.dense else _gram(self.data.T)
+        inner = self.__dict__.get("_within")
+        if inner is None:
+            return self.data if self.dense else _gram(self.data.T)
+        count, found = len(inner.data), self.data.new_empty(len(self.data), len(self.data))
+        found[:count, :count] = inner.small
+        found[count:] = product(self.data[count:], self.data.T)
+        found[:count, count:] = found[count:, :count].T
+        return found
 
     def times(self, other: Tensor) -> Tensor:
         """``S other``, for a vector or columns (D, …)."""
@@ -210,25 +224,42 @@ class Scatter(Saved):
 
     def trace(self) -> float:
         """Sum of the eigenvalues."""
-        return float(self.data.diagonal().sum() if self.dense else self.data.square().sum())
+        if self.dense:
+            return float(self.data.diagonal().sum())
+        flat = self.data.flatten()
+        return float(flat.dot(flat))
 
     def square_norm(self) -> float:
         """Squared Frobenius norm of ``S``."""
-        return float(self.small.square().sum())
+        flat = self.small.flatten()
+        return float(flat.dot(flat))
 
     def logdet1p(self, scale: float) -> float:
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
-        small = _scaled(self.small, scale)
-        trace = float(small.diagonal().sum())
+        trace = scale * self.trace()
         if trace * _EPS > _LOST:
             return float(torch.log1p(scale * self.eigenvalues).sum())
         if trace < 1.0:
             # 1 + x would lose the digits of a small x.
+            small = _scaled(self.small, scale)
             return float(torch.log1p(torch.linalg.eigvalsh(small).clamp_min(0.0)).sum())
-        small.diagonal().add_(1.0)
-        return 2.0 * float(_cholesky(small).diagonal().log().sum())
+        factor = self.factor(1.0 / scale)
+        return 2.0 * float(factor.diagonal().log().sum()) + len(factor) * math.log(scale)
+
+    def factor(self, shift: float) -> Tensor:
+        """Lower Cholesky factor of the smaller side of ``S + shift I``; the last one is kept.
+
+        What stands above the diagonal means nothing.
+        """
+        known, found = self.__dict__.get("_last", (None, None))
+        if known != shift or found is None:
+            small = self.small.clone()
+            small.diagonal().add_(shift)
+            found = cholesky(small)
+            self.__dict__["_last"] = shift, found
+        return found
 
     @cached_property
     def eigenvalues(self) -> Tensor:
@@ -300,9 +331,7 @@ class Scatter(Saved):
             inside = (rows @ vectors).square()
             outside = (rows.square().sum() - inside.sum()).clamp_min(0.0)
             return float((inside / (values + shift)).sum() + outside / shift)
-        small = self.small.clone()
-        small.diagonal().add_(shift)
-        factor = _cholesky(small)
+        factor = self.factor(shift)
         if self.dense:
             solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
             return float(solved.square().sum())

@@ -46,11 +46,12 @@ class FourthMoments(Saved):
         require(self.cubic.ndim == 1, "third moments of more than one axis")
         require(self.cubic.dtype == torch.float64, "third moments that are not float64")
 
-    def shifted(self, delta: Tensor, n: int, scatter: Scatter) -> FourthMoments:
-        """The same sums about ``mean - delta``, by expanding ``‖u + delta‖``."""
-        s_delta = scatter.times(delta)
+    def shifted(self, delta: Tensor, moments: ClassMoments) -> FourthMoments:
+        """The same sums, of those moments, about ``mean - delta``, by expanding ``‖u + delta‖``."""
+        n, about = moments.n, moments.between_rows
+        s_delta = moments.within.times(delta) + about.T @ (about @ delta)
         square = delta.dot(delta)
-        trace = scatter.trace()
+        trace = moments.within.trace() + float(about.square().sum())
         quartic = (
             self.quartic
             + 4.0 * delta.dot(self.cubic)
@@ -206,13 +207,13 @@ class ClassMoments(Saved):
         means = rows.new_zeros(size, features.shape[1])
         with threads_for_classes(len(features), features.shape[1], size):
             if len(features) < _FEW * size and features.device.type == "cpu":
-                _gather(features, order, rows)
+                gather(features, order, rows)
                 _centre(rows.numpy(), counts.numpy(), means.numpy())
             else:
                 for c, (start, stop) in enumerate(pairwise(bounds)):
                     if stop > start:
                         block, mean = rows[start:stop], means[c]
-                        _gather(features, order[start:stop], block)
+                        gather(features, order[start:stop], block)
                         block -= torch.mean(block, dim=0, out=mean)
             # One example is its own mean: no row is needed.
             class_rows = [rows[i : i if j - i < 2 else j] for i, j in pairwise(bounds)]
@@ -258,7 +259,7 @@ class ClassMoments(Saved):
     @cached_property
     def total(self) -> Scatter:
         """Scatter about the global mean; that of constant features is zero, not rounding."""
-        total = self.within + Scatter.of_rows(self.between_rows)
+        total = self.within.bordered(self.between_rows)
         return total.cleared(rounding_of(self.mean, self.n), self.means)
 
     @cached_property
@@ -344,9 +345,8 @@ class ClassMoments(Saved):
         )
         if self.fourth is None or other.fourth is None:
             return merged
-        fourth = self.fourth.shifted(
-            self.mean - merged.mean, self.n, self.total
-        ) + other.fourth.shifted(other.mean - merged.mean, other.n, other.total)
+        fourth = self.fourth.shifted(self.mean - merged.mean, self)
+        fourth += other.fourth.shifted(other.mean - merged.mean, other)
         return dataclasses.replace(merged, fourth=fourth)
 
 
@@ -358,17 +358,24 @@ def rounding_of(mean: Tensor, n: int) -> Tensor:
 def _centre(rows: np.ndarray, counts: np.ndarray, means: np.ndarray) -> None:
     """Take from rows in the order of their classes the means of these, which are filled in.
 
-    All at once, which pays where each class has few.
+    Of classes that have few, all the first, then all the second rows at once, and so on.
     """
-    present = counts > 0
-    starts = np.concatenate([[0], counts[present].cumsum()[:-1]])
+    starts = counts.cumsum() - counts
+    few = counts <= _FEW
+    by_place = [np.flatnonzero(few & (counts > j)) for j in range(int(counts[few].max(initial=0)))]
     # Rows that are not finite are found, and told, by what comes of them.
     with np.errstate(invalid="ignore", over="ignore"):
-        means[present] = np.add.reduceat(rows, starts, axis=0) / counts[present, None]
-        rows -= np.repeat(means, counts, axis=0)
+        for c in np.flatnonzero(~few):
+            block = rows[starts[c] : starts[c] + counts[c]]
+            block -= np.mean(block, axis=0, out=means[c])
+        for j, chosen in enumerate(by_place):
+            means[chosen] += rows[starts[chosen] + j]
+        means[few] /= np.maximum(counts[few], 1)[:, None]
+        for j, chosen in enumerate(by_place):
+            rows[starts[chosen] + j] -= means[chosen]
 
 
-def _gather(features: Tensor, index: Tensor, out: Tensor) -> None:
+def gather(features: Tensor, index: Tensor, out: Tensor) -> None:
     """``out = features[index]``; numpy's is several times faster than torch's on the CPU."""
     if features.device.type != "cpu":
         out.copy_(features[index])
