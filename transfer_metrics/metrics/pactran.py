@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,50 +25,12 @@ _UNDERFLOW = 1e-200
 _ROUNDING = 1e-14
 
 
-def _slopes(parts: Parts, gamma: bool, *, alpha: float, rounds: int) -> Tensor | None:
-    """What a bound loses without each block of examples: all fixed points by the same products.
-
-    Columns stand for all examples and for those without each block, (B + 1,). None where weights
-    underflow.
-    """
-    whole, columns = parts.whole, len(parts.blocks) + 1
-    block_of = torch.arange(1, columns).repeat_interleave(parts.n.to(torch.int64))
-    sizes = torch.unique(whole.labels, return_counts=True)[1]
-    order = torch.argsort(whole.labels, stable=True)
-    classes = whole.probabilities[order].to(torch.float64).split(sizes.tolist())
-    kept = [
-        (rows.cpu()[:, None] != torch.arange(columns)).to(classes[0])
-        for rows in block_of[order.cpu()].split(sizes.tolist())
-    ]
-    counts = torch.stack([one.sum(dim=0) for one in kept], dim=1)  # (B + 1, C)
-    n, gone = counts.sum(dim=1), (counts == 0)[:, :, None]
-    prior = (alpha * counts / n[:, None])[:, :, None]
-    mass = torch.stack([one.T @ p for one, p in zip(kept, classes, strict=True)], dim=1)
-    for _ in range(rounds):
-        a, totals, updates = prior + mass, torch.zeros_like(n), []
-        log_w = (torch.digamma(a) if gamma else _expected_log(a)).masked_fill(gone, 0.0)
-        top = log_w.amax(dim=2, keepdim=True)
-        weights = (log_w - top).exp()
-        for c, (one, p) in enumerate(zip(kept, classes, strict=True)):
-            norm = p @ weights[:, c].T
-            if not float(norm.min()) > _UNDERFLOW:
-                return None
-            updates.append(weights[:, c] * ((one / norm).T @ p))
-            totals += (one * norm.log()).sum(dim=0)
-        totals += (counts * top[:, :, 0]).sum(dim=1)
-        mass = torch.stack(updates, dim=1)
-    scores = totals - (mass * log_w).sum(dim=(1, 2))
-    gained = torch.lgamma(a) - torch.lgamma(prior)
-    scores += gained.masked_fill(gone, 0.0).sum(dim=(1, 2))
-    masses = a.sum(dim=1)
-    if gamma:
-        scores += n
-        for one, p in zip(kept, classes, strict=True):
-            scores -= (one * (p @ masses.T).log()).sum(dim=0)
-    else:
-        scores -= (torch.lgamma(masses) - torch.lgamma(prior.sum(dim=1))).sum(dim=1)
-    scores = scores / (n * (counts > 0).sum(dim=1))
-    return parts.left_out(float(scores[0]), scores[1:].tolist())
+def _slopes(parts: Parts, gamma: bool, *, alpha: float, rounds: int) -> Tensor:
+    """What a bound loses without each block of examples: all fixed points by the same products."""
+    block_of = torch.arange(1, len(parts.blocks) + 1).repeat_interleave(parts.n.to(torch.int64))
+    kept = block_of[:, None] != torch.arange(len(parts.blocks) + 1)
+    scores = _bounds(parts.whole, alpha, rounds, gamma, kept).tolist()
+    return parts.left_out(scores[0], scores[1:])
 
 
 @register_metric(
@@ -110,9 +71,7 @@ def pactran_dirichlet(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int
     >>> round(pactran_dirichlet([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], [0, 1, 1]), 6)
     -0.383809
     """
-    prior, a, divergence, counts = _fixed_point(statistic, alpha, rounds, _expected_log)
-    gain = _log_beta(a).sum() - a.shape[1] * _log_beta(prior).sum()
-    return (float(gain) - divergence) / (statistic.n * len(counts))
+    return float(_bounds(statistic, alpha, rounds, gamma=False)[0])
 
 
 @register_metric(
@@ -149,12 +108,7 @@ def pactran_gamma(statistic: SourceJoint, *, alpha: float = 1.0, rounds: int = 1
     >>> round(pactran_gamma([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], [0, 1, 1]), 6)
     -1.238297
     """
-    prior, a, divergence, counts = _fixed_point(statistic, alpha, rounds, torch.digamma)
-    gain = float((torch.lgamma(a) - torch.lgamma(prior)).sum())
-    weights = a.sum(dim=0)
-    logs = [float((p @ weights).log().sum()) for p, _ in statistic.blocks()]
-    normaliser = sum(logs) - statistic.n
-    return (gain - divergence - normaliser) / (statistic.n * len(counts)) - 1.0
+    return float(_bounds(statistic, alpha, rounds, gamma=True)[0])
 
 
 @register_metric(
@@ -230,52 +184,66 @@ def pactran_gaussian(
     return -(loss + 0.5 * size * s2_factor / n * flatness)
 
 
-def _fixed_point(
-    statistic: SourceJoint,
-    alpha: float,
-    rounds: int,
-    expected_log: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor, float, Tensor]:
-    """Prior (C, 1), a (C, Z), ``Σ q log(q / P)`` and the class counts; empty classes left out."""
+def _bounds(
+    statistic: SourceJoint, alpha: float, rounds: int, gamma: bool, kept: Tensor | None = None
+) -> Tensor:
+    """Bounds of R sets of examples, columns of ``kept`` (N, R), or of all, (R,).
+
+    Classes that are empty are left out.
+    """
     if not alpha > 0 or rounds < 1:
         raise InvalidInputError(f"alpha and rounds must be positive, got {alpha} and {rounds}")
-    counts = torch.bincount(statistic.labels, minlength=statistic.num_classes)
-    present = counts.nonzero().flatten()
-    counts = counts[present].to(torch.float64)
+    sizes = torch.unique(statistic.labels, return_counts=True)[1].tolist()
     order = torch.argsort(statistic.labels, stable=True)
-    blocks = statistic.probabilities[order].to(torch.float64).split(counts.to(torch.int64).tolist())
-    prior = alpha * counts[:, None] / statistic.n
-    mass = statistic.soft[present]
+    classes = statistic.probabilities[order].to(torch.float64).split(sizes)
+    sets = torch.ones(statistic.n, 1) if kept is None else kept
+    chosen = sets[order.cpu()].to(classes[0]).split(sizes)
+    pairs = list(zip(classes, chosen, strict=True))
+    counts = torch.stack([own.sum(dim=0) for own in chosen], dim=1)  # (R, C)
+    n, gone = counts.sum(dim=1), (counts == 0)[:, :, None]
+    prior = (alpha * counts / n[:, None])[:, :, None]
+    mass = torch.stack([own.T @ p for p, own in pairs], dim=1)  # (R, C, Z)
     for _ in range(rounds):
         a = prior + mass
-        log_w = expected_log(a)
-        updates = [_responsibilities(p, w) for p, w in zip(blocks, log_w, strict=True)]
-        mass = torch.stack([q for q, _ in updates])
+        log_w = torch.digamma(a)
+        if not gamma:
+            log_w -= torch.digamma(a.sum(dim=1, keepdim=True))
+        log_w = log_w.masked_fill(gone, 0.0)
+        updates = [_responsibilities(p, own, log_w[:, c]) for c, (p, own) in enumerate(pairs)]
+        mass = torch.stack([q for q, _ in updates], dim=1)
     # log(q / P) = log w - log Σ_z P w, so that no logarithm of a probability is needed.
-    divergence = float((mass * log_w).sum()) - sum(total for _, total in updates)
-    return prior, a, divergence, counts
+    scores = torch.stack([total for _, total in updates]).sum(dim=0)
+    scores -= (mass * log_w).sum(dim=(1, 2))
+    gained = torch.lgamma(a) - torch.lgamma(prior)
+    scores += gained.masked_fill(gone, 0.0).sum(dim=(1, 2))
+    masses = a.sum(dim=1)
+    if gamma:
+        for p, own in pairs:
+            scores -= (own * (p @ masses.T).log()).sum(dim=0)
+        scores += n
+    else:
+        scores -= (torch.lgamma(masses) - torch.lgamma(prior.sum(dim=1))).sum(dim=1)
+    return scores / (n * (counts > 0).sum(dim=1)) - float(gamma)
 
 
-def _expected_log(a: Tensor) -> Tensor:
-    return torch.digamma(a) - torch.digamma(a.sum(dim=-2, keepdim=True))
+def _responsibilities(p: Tensor, kept: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
+    """``Σ_n q_nz`` with ``q_nz = P_nz w_z / Σ_z P_nz w_z``, and ``Σ_n log Σ_z P_nz w_z``.
 
-
-def _responsibilities(p: Tensor, log_w: Tensor) -> tuple[Tensor, float]:
-    """``Σ_n q_nz`` with ``q_nz = P_nz w_z / Σ_z P_nz w_z``, and ``Σ_n log Σ_z P_nz w_z``."""
-    top = log_w.max()
+    For the examples n that each column of ``kept`` (n, R) holds, with weights (R, Z) of its own.
+    """
+    top = log_w.amax(dim=1, keepdim=True)
     w = (log_w - top).exp()
-    norm = p @ w
+    norm = p @ w.T
     if float(norm.min()) > _UNDERFLOW:
-        return w * (norm.reciprocal() @ p), float(norm.log().sum() + len(p) * top)
+        totals = (kept * norm.log()).sum(dim=0) + kept.sum(dim=0) * top[:, 0]
+        return w * ((kept / norm).T @ p), totals
     # Weights that some example depends on have underflowed: a small prior makes ψ huge.
-    logits = p.log() + log_w
-    total = logits.logsumexp(dim=1)
-    return (logits - total[:, None]).exp().sum(dim=0), float(total.sum())
-
-
-def _log_beta(a: Tensor) -> Tensor:
-    """Log of the multivariate beta function of each column."""
-    return torch.lgamma(a).sum(dim=0) - torch.lgamma(a.sum(dim=0))
+    found = []
+    for own, weights in zip(kept.T, log_w, strict=True):
+        logits = p.log() + weights
+        total = logits.logsumexp(dim=1)
+        found.append((own @ (logits - total[:, None]).exp(), own @ total))
+    return torch.stack([q for q, _ in found]), torch.stack([total for _, total in found])
 
 
 def _fit_logistic(

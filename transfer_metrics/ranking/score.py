@@ -85,8 +85,9 @@ def score(
     Warns:
         TransferMetricsWarning: some of several metrics failed; their records say why.
 
-    Cost: that of the statistics, once, plus each metric's own; intervals cost one to four
-    more scores of a metric with a derivative, and twenty of another.
+    Cost: that of the statistics, once, plus each metric's own; intervals cost one to two
+    more scores of a metric with a derivative, up to eight of one of the source head, and twenty of
+    another.
 
     >>> from sklearn.datasets import load_iris
     >>> X, y = load_iris(return_X_y=True)
