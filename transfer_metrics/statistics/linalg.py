@@ -99,7 +99,7 @@ def _scaled(matrix: Tensor, factor: float) -> Tensor:
     return factor * matrix
 
 
-def stacked(*rows: Tensor) -> Tensor:
+def _stacked(*rows: Tensor) -> Tensor:
     """Rows under each other; numpy's memory comes in huge pages, which saves most page faults."""
     if rows[0].device.type == "cpu":
         return torch.from_numpy(np.concatenate([part.numpy() for part in rows]))
@@ -159,7 +159,7 @@ class Scatter(Saved):
         if not self.dense and not other.dense:
             if not other.data.shape[0]:
                 return self
-            return Scatter.of_rows(stacked(self.data, other.data))
+            return Scatter.of_rows(_stacked(self.data, other.data))
         if self.dense and other.dense:
             return Scatter(self.data + other.data, dense=True)
         matrix, rows = (self.data, other.data) if self.dense else (other.data, self.data)
