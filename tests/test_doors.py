@@ -22,9 +22,11 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.results.comparison import Comparison
+from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.long_table import FORMATS
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.example import decode_sound
+from transfer_metrics.sources.tasks import array_files
 from transfer_metrics.sources.tasks.load_task import load_task
 
 datasets = pytest.importorskip("datasets")
@@ -389,3 +391,83 @@ def test_the_view_of_a_table_is_saved(tmp_path, view, ending):
     assert found.view == view
     assert found.records == table.records
     pd.testing.assert_frame_equal(found.ranking(), table.ranking())
+
+
+ROWS = np.random.default_rng(0).normal(size=(30, 3)).round(3)
+CODES = np.arange(30) % 3
+
+
+def _scored(tmp_path: Path, features: str, labels: str) -> float:
+    (tmp_path / "x.csv").write_text(features)
+    (tmp_path / "y.txt").write_text(labels)
+    x = array_files.read_values(str(tmp_path / "x.csv"))
+    y = array_files.read_labels_of(str(tmp_path / "y.txt"), len(x))
+    return score(x, y, "logme").records[0]["value"]
+
+
+def _lines(rows: np.ndarray) -> str:
+    return "".join(",".join(map(str, row)) + "\n" for row in rows.tolist())
+
+
+@pytest.mark.parametrize("header", ["", "a,b,c\n", "0,1,2\n", "2001,2002,2003\n", '"5","6","7"\n'])
+@pytest.mark.parametrize("label", ["", "species\n"])
+@pytest.mark.parametrize("names", [False, True])
+def test_headers_of_features_and_labels_are_no_examples(tmp_path, header, label, names):
+    labels = "".join(f"{f'class {c}' if names else c}\n" for c in CODES)
+    expected = score(ROWS, CODES, "logme").records[0]["value"]
+    assert _scored(tmp_path, header + _lines(ROWS), label + labels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("labels", [CODES.tolist(), [f"class {c}" for c in CODES], ROWS[:, 0]])
+def test_a_label_too_many_is_refused_and_no_header(tmp_path, labels):
+    """The pairs would be off by one."""
+    text = "".join(f"{label}\n" for label in labels)
+    for cut in (_lines(ROWS[:-1]), "a,b,c\n" + _lines(ROWS[:-1])):
+        with pytest.raises(InvalidInputError, match="30"):
+            _scored(tmp_path, cut, text)
+
+
+@pytest.mark.parametrize("first", ["", "nan", "NA", "?", "-"])
+def test_a_first_cell_without_a_number_makes_no_header(tmp_path, first):
+    text = f"{first},0.5,0.25\n" + _lines(ROWS[1:])
+    with pytest.raises(InvalidInputError):
+        _scored(tmp_path, text, "".join(f"{c}\n" for c in CODES))
+    with pytest.raises(InvalidInputError):
+        _scored(tmp_path, ",,\n" + _lines(ROWS), "".join(f"{c}\n" for c in CODES))
+
+
+def test_an_index_without_a_name_is_left_out(tmp_path):
+    frame = pd.DataFrame(ROWS)
+    expected = score(ROWS, CODES, "logme").records[0]["value"]
+    labels = pd.Series([f"class {c}" for c in CODES], name="species").to_csv()
+    assert _scored(tmp_path, frame.to_csv(), labels) == pytest.approx(expected)
+    named = frame.set_axis(["a", "b", "c"], axis=1)
+    assert _scored(tmp_path, named.to_csv(), labels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"), [("x.xlsx", "as .csv"), ("https://x.org/x.csv", "fetch")]
+)
+def test_features_in_what_is_no_table_are_refused_with_a_cure(name, cure):
+    for read in (array_files.read_values, lambda path: array_files.read_labels_of(path, 3)):
+        with pytest.raises(InvalidInputError, match=cure):
+            read(name)
+
+
+@pytest.mark.parametrize(
+    "labels", [["1", "1.0"], ["1", "01"], ["cat", "cat "], ["'1'", "1"], ["Cat", "cat"]]
+)
+def test_score_tells_of_classes_that_may_be_one(labels):
+    with pytest.warns(TransferMetricsWarning, match="classes differ only by"):
+        score(ROWS[:28], [*labels, "x", "y"] * 7, "logme")
+
+
+@pytest.mark.parametrize(
+    "name", ["err1", "cifar10 err", "err_cifar", "misclassified", "top-1 error (%)"]
+)
+def test_errors_by_other_names_are_no_accuracies(name):
+    known = pd.DataFrame({name: [0.1, 0.2, 0.3]}, index=["a", "b", "c"])
+    with pytest.raises(InvalidInputError, match="better the lower"):
+        known_accuracies(known)
+    for task in ("error detection", "terra", "merry"):
+        known_accuracies(known.set_axis([task], axis=1))

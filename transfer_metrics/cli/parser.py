@@ -129,8 +129,8 @@ def _refuse_repeated(argv: Sequence[str], parser: argparse.ArgumentParser) -> No
         action = known[meant_by[0]]
         if action in given and isinstance(action, argparse._StoreAction):
             raise InvalidInputError(
-                f"{meant_by[0]} is given twice, and only one can count; give it once, several "
-                f"values with commas between"
+                f"{meant_by[0]} is given twice, and only one can count; give it once, and several "
+                f"values with commas between where it takes them"
             )
         given.add(action)
 
@@ -166,11 +166,15 @@ def _read_config(path: str) -> dict[str, Any]:
 
 def _refuse_twice(node: Any, path: str) -> None:
     """Refuse a file that has an option twice, of which YAML would take the last in silence."""
-    names = [key.value for key, _ in node.value] if node and node.id == "mapping" else []
+    names = (
+        [str(key.value).replace("-", "_") for key, _ in node.value]
+        if node and node.id == "mapping"
+        else []
+    )
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
         raise InvalidInputError(
-            f"{path} has {visible(str(twice))} twice; keep one, several values as a list"
+            f"{path} has {visible(twice)} twice; keep one, several values as a list"
         )
 
 

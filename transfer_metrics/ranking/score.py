@@ -37,6 +37,7 @@ from transfer_metrics.sources.tasks.label_values import (
 from transfer_metrics.sources.tasks.labels import IGNORED, read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.pairing import check_pairs, telling
+from transfer_metrics.sources.tasks.suspicions import alike
 from transfer_metrics.statistics.inputs import as_tokens
 from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
@@ -97,6 +98,8 @@ def score(
     features features       0.5894 -0.1601
     """
     check_metrics(metrics)
+    if X is None:
+        raise InvalidInputError("X is None; give features, or source probabilities in their place")
     check_pairs(X, y)
     check_pairs(source, y, ("source", "y"))
     units = None
@@ -108,6 +111,7 @@ def score(
         X, y, source = _without(ignore_index, X, y, source)
     if hasattr(y, "__len__") and not len(y):
         raise InvalidInputError("there are no examples: X and y have no rows; give some")
+    given = as_array(y)
     kind, y = read_labels(y, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")
     asked = asked_combinations(metrics, kind)
@@ -117,7 +121,9 @@ def score(
             f"rank_models or score_layers, or its terms {', '.join(asked[0].terms)}"
         )
     labels = Labels.read(y, kind, len(X), units, chosen)
-    for doubt in telling(X, labels.values, kind == "classification"):
+    named = kind == "classification" and given.dtype == object
+    names = sorted({*map(str, given.ravel().tolist())}) if named else []
+    for doubt in (*telling(X, labels.values, kind == "classification"), *alike(names)):
         warn(doubt)
     of_source = [m for m in chosen if m.requires == "source"]
     if of_source and source is None and len(of_source) < len(chosen):

@@ -31,7 +31,8 @@ _MOST_ASKED = 20
 _TOLD = "units are told"
 _LOWER_IS_BETTER = re.compile(
     r"((top|1|5|test|val|valid|validation|eval|mean|avg|average|error|cross|entropy)[\W_]*)*"
-    r"(error|errors|err|loss|rank|ranks|perplexity|ppl|nll|mse|rmse|mae|rate(?<=error.rate))",
+    r"(error|errors|err|loss|rank|ranks|perplexity|ppl|nll|mse|rmse|mae|rate(?<=error.rate))[\W\d_]*"
+    r"|(.*[\W\d_])?(err|misclassified|misclassification)([\W\d_].*)?",
     re.IGNORECASE,
 )
 _LONG = {"model", "metric", "value"}

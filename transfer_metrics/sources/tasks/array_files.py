@@ -22,9 +22,9 @@ from transfer_metrics.naming import a_type
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.column_roles import Table
-from transfer_metrics.sources.tasks.foreign_files import foreign
+from transfer_metrics.sources.tasks.foreign_files import foreign, refuse_address
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.label_values import number_of
+from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.pairing import INDEX, counting
 from transfer_metrics.sources.tasks.paths import existing, usual_splits
@@ -45,6 +45,7 @@ def read_values(path: str) -> np.ndarray | dict[str, np.ndarray]:
 
     Of separated values the first line is data where it holds numbers that count nothing.
     """
+    _check_place(path)
     if Path(path).suffix.lower() not in _TABLES:
         return read_arrays(path)
     table = _table(path, True)
@@ -69,8 +70,10 @@ def read_values(path: str) -> np.ndarray | dict[str, np.ndarray]:
 def read_labels_of(path: str, count: int) -> Any:
     """What ``read_arrays`` reads, or the labels of ``count`` examples, one in each row of a file.
 
-    One more line than examples is a header.
+    Where there is one more line than examples, the first is a header if it is no number and no
+    other line is the same.
     """
+    _check_place(path)
     if Path(path).suffix.lower() not in _TABLES:
         return read_arrays(path)
     table = _table(path, False)
@@ -81,24 +84,49 @@ def read_labels_of(path: str, count: int) -> Any:
             f"labels in a file of one label per line"
         )
     labels = table.labels(columns[0])
-    return labels[1:] if columns == ["0"] and len(labels) == count + 1 else labels
+    if columns != ["0"] or len(labels) != count + 1:
+        return labels
+    first, *others = (str(cell).strip() for cell in table.cells(columns[0]))
+    return labels if first in others or number_of(first) is not None else labels[1:]
+
+
+def _check_place(path: str) -> None:
+    """Refuse what is no file of numbers by its name, or an address."""
+    told = "" if path.lower().endswith(".npy") else foreign(path)
+    if told:
+        raise InvalidInputError(f"{path!r} {told}")
+    try:
+        refuse_address(path, path)
+    except InvalidInputError as error:
+        raise InvalidInputError(str(error).removeprefix("task ")) from error
 
 
 def _table(path: str, of_numbers: bool) -> Table:
-    """The table in a file, of which the first line is data where nothing in it is a name.
+    """The table in a file, of which the first line is data unless it can only be names.
 
-    Names are a cell with nothing in it, as over the index of a data frame, and where all is to be
-    numbers one that is none, or the counted ones that pandas gives to columns without names.
+    Names are cells under which others stand as an index; and where all is to be numbers, cells none
+    of which is one, or that count while others below are not whole, as of years.
     """
     separated = Path(path).suffix.lower() in _SEPARATED
     try:
         table = read_table(path, path, "no" if separated else None)
-        first = [str(table.cells(column)[0]) for column in table.columns]
-        counted = len(first) > 1 and first == list(map(str, range(len(first))))
-        named = "" in first or (of_numbers and (counted or None in map(number_of, first)))
+        first = [str(table.cells(column)[0]).strip() for column in table.columns]
+        rest = first[1:] if first[0] == "" else first
+        names = bool(rest) and not any(c in ABSENT or number_of(c) is not None for c in rest)
+        counted = len(rest) > 1 and all(c.isdecimal() for c in rest) and _count(rest, table)
+        named = (names or counted) if of_numbers else names and len(rest) < len(first)
         return read_table(path, path, "yes") if separated and named else table
     except InvalidInputError as error:
         raise InvalidInputError(str(error).removeprefix("task ")) from error
+
+
+def _count(first: Sequence[str], table: Table) -> bool:
+    """Whether whole numbers count up, from 0 as pandas does, or over others that are not whole."""
+    start = int(first[0])
+    if list(first) != [str(start + i) for i in range(len(first))]:
+        return False
+    below = (number_of(str(cell)) for column in table.columns for cell in table.cells(column)[1:])
+    return not start or any(isinstance(n, float) and not n.is_integer() for n in below)
 
 
 def _without_index(table: Table) -> list[str]:

@@ -63,18 +63,7 @@ def _of_classes(task: Task) -> Iterator[str]:
             f"saying that is right {counts.max() / total:.1%} of the time; balance the classes "
             f"with examples=N, or rank by a metric of classes such as transrate"
         )
-    alike: dict[str, list[str]] = {}
-    for name in task.classes:
-        alike.setdefault(_folded(name), []).append(name)
-    pairs = [names for names in alike.values() if len(names) > 1]
-    # Of letters and other signs the case is what is asked for.
-    signs = all(len(unicodedata.normalize("NFC", c)) == 1 for c in chain(*pairs))
-    forms = {unicodedata.normalize("NFC", name) for name in task.classes}
-    if pairs and not (signs and len(forms) == len(task.classes)):
-        examples = "; ".join(", ".join(map(_shown, names)) for names in pairs[:3])
-        cased = all(len({*map(_in_one_form, names)}) == 1 for names in pairs)
-        how = "case, space or Unicode form" if cased else "signs or the notation of numbers"
-        yield f"classes differ only by {how}: {examples}; rename one of them if they are the same"
+    yield from alike(task.classes)
     for split, part in task.splits.items():
         lacking = np.setdiff1d(part.labels, np.flatnonzero(counts)) if split != "train" else ()
         if len(lacking):
@@ -85,6 +74,22 @@ def _of_classes(task: Task) -> Iterator[str]:
                 f"example, so no model can find {'them' if several else 'it'}; add examples to "
                 f"train, or take {'them' if several else 'it'} out of {split}"
             )
+
+
+def alike(classes: Sequence[str]) -> Iterator[str]:
+    """Which names of classes may be the same in another notation."""
+    found: dict[str, list[str]] = {}
+    for name in classes:
+        found.setdefault(_folded(name), []).append(name)
+    pairs = [names for names in found.values() if len(names) > 1]
+    # Of letters and other signs the case is what is asked for.
+    signs = all(len(unicodedata.normalize("NFC", c)) == 1 for c in chain(*pairs))
+    forms = {unicodedata.normalize("NFC", name) for name in classes}
+    if pairs and not (signs and len(forms) == len(classes)):
+        examples = "; ".join(", ".join(map(_shown, names)) for names in pairs[:3])
+        cased = all(len({*map(_in_one_form, names)}) == 1 for names in pairs)
+        how = "case, space or Unicode form" if cased else "signs or the notation of numbers"
+        yield f"classes differ only by {how}: {examples}; rename one of them if they are the same"
 
 
 def _in_one_form(name: str) -> str:
