@@ -385,3 +385,11 @@ def test_a_matrix_that_is_not_positive_is_refused_where_it_is_factored():
     assert held.logdet1p(1.0) == pytest.approx(3 * np.log(5.0))
     # Factors are made in place, but not in place of the scatter.
     assert torch.equal(held.data, 4.0 * torch.eye(3, dtype=torch.float64))
+
+
+def test_constants_vary_by_nothing_in_a_large_class_among_many_small_ones():
+    labels = np.concatenate([np.repeat(np.arange(300), 5), np.full(2900, 300)])
+    x = np.stack([np.full(4400, 0.1), np.full(4400, 1e6 / 3), np.sin(np.arange(4400.0))], axis=1)
+    total = ClassMoments.from_batch(x, labels).total
+    assert total.matrix().diagonal()[:2].tolist() == [0.0, 0.0]
+    assert len(total.eigenvalues) == 1
