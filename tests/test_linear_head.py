@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.base import clone
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -41,6 +41,7 @@ from transfer_metrics.heads.linear import (
 )
 from transfer_metrics.sources.tasks.subtasks import stratified_holdout
 from transfer_metrics.sources.tasks.task import Split
+from transfer_metrics.statistics.inputs import dominating
 
 SMALL = (1e-3, 1e-1, 1e1)
 MODEL = "zoo:cnn-mnist"
@@ -54,6 +55,29 @@ def of_other_kinds(estimator):
 @parametrize_with_checks([LinearProbe(C_grid=SMALL)], expected_failed_checks=of_other_kinds)
 def test_scikit_learn_accepts_it(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("load", [load_wine, load_breast_cancer])
+def test_columns_in_units_of_their_own_are_told(load, recwarn):
+    X, y = load(return_X_y=True)
+    for see in (tm.LinearProbe(C_grid=SMALL).fit, lambda X, y: tm.score(X, y, "h_score")):
+        with pytest.warns(
+            TransferMetricsWarning, match="of the variance of the features; .* stand"
+        ):
+            see(X, y)
+        with pytest.warns(TransferMetricsWarning, match=r"column.* of \d+ ha"):
+            see(torch.from_numpy(X).float(), y)
+        recwarn.clear()
+        see((X - X.mean(0)) / X.std(0), y)
+        see(X[:, :9], y)  # among few columns one may well vary most
+        assert not recwarn.list
+
+
+def test_probabilities_of_few_source_classes_are_none():
+    chances = np.zeros((40, 50))
+    chances[np.arange(40), np.arange(40) % 2] = 1.0
+    assert dominating(chances)
+    tm.score(chances, np.arange(40) // 20, ["leep", "nce"])
 
 
 def data(n=90, d=5, classes=3, seed=0):

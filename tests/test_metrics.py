@@ -526,8 +526,9 @@ def test_quantile_bins_are_evenly_filled_and_keep_few_values():
 
 def test_a_warning_from_inside_a_score_is_where_the_user_is():
     x = np.random.default_rng(0).normal(size=(60, 30)) * np.r_[1e12, np.full(29, 1e-4)]
-    with pytest.warns(TransferMetricsWarning, match="vary so much") as caught:
+    with pytest.warns(TransferMetricsWarning) as caught:
         tm.score(x, np.arange(60) % 3, metrics="logme")
+    assert any("vary so much" in str(warning.message) for warning in caught)
     assert {warning.filename for warning in caught} == {__file__}
 
 

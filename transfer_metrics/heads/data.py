@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
+from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, warn
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
@@ -30,6 +30,7 @@ from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.pairing import check_pairs
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
 from transfer_metrics.sources.tasks.task import Split, Task
+from transfer_metrics.statistics.inputs import dominating
 
 _FLOATS = [np.float64, np.float32]
 _EVERY = ("all", "*", "activations", "blocks")
@@ -294,6 +295,8 @@ def _read(
         raise InvalidInputError(f"y has rows of different lengths: {error}") from error
     several = len(shape) == 2 and shape[1] > 1
     X, labels = checked(owner, X, y, dtype=_FLOATS, multi_output=several)
+    for doubt in [] if has_layers(X) else dominating(X):
+        warn(doubt)
     return layer_columns(X), labels, (), fitted_kind(labels)
 
 

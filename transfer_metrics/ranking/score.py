@@ -38,7 +38,7 @@ from transfer_metrics.sources.tasks.labels import IGNORED, read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.pairing import check_pairs, telling
 from transfer_metrics.sources.tasks.suspicions import alike
-from transfer_metrics.statistics.inputs import as_tokens
+from transfer_metrics.statistics.inputs import as_tokens, dominating
 from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
 
 _IDENTIFYING = 1 << 15
@@ -123,9 +123,10 @@ def score(
     labels = Labels.read(y, kind, len(X), units, chosen)
     named = kind == "classification" and given.dtype == object
     names = sorted({*map(str, given.ravel().tolist())}) if named else []
-    for doubt in (*telling(X, labels.values, kind == "classification"), *alike(names)):
-        warn(doubt)
     of_source = [m for m in chosen if m.requires == "source"]
+    doubts = [*telling(X, labels.values, kind == "classification"), *alike(names)]
+    for doubt in doubts + (dominating(X) if len(of_source) < len(chosen) else []):
+        warn(doubt)
     if of_source and source is None and len(of_source) < len(chosen):
         raise InvalidInputError(
             f"{', '.join(m.label for m in of_source)} read source probabilities and the other "

@@ -13,6 +13,12 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.sources.tasks.label_values import as_numbers, check_container
 from transfer_metrics.sources.tasks.labels import complete_labels, read_labels
 
+_MANY, _FEW = 10, 3
+"""Of so many columns so few should not have all the variance."""
+_ALL = 0.99
+_LOOKED_AT = 1000
+"""Rows that show it."""
+
 
 def as_features(x: Any, name: str = "X") -> Tensor:
     """A (N, D) float64 tensor on the device of ``x``."""
@@ -33,6 +39,34 @@ def as_rows(x: Any, name: str = "X") -> Tensor:
     if tensor.is_complex():
         raise InvalidInputError(f"{name} is complex; pass real features")
     return tensor
+
+
+def dominating(x: Any) -> list[str]:
+    """What may be a mistake where few of many columns of (N, D) features have all the variance.
+
+    At most 1 000 rows are looked at.
+
+    >>> [told.partition(";")[0] for told in dominating(np.eye(12) * ([1e3] + [1] * 11))]
+    ['column 0 of 12 has 100.0 % of the variance of the features']
+    """
+    if x.ndim != 2 or x.shape[1] < _MANY:
+        return []
+    rows = x[:: -(-len(x) // _LOOKED_AT)]
+    rows = rows if isinstance(rows, Tensor) else torch.from_numpy(np.ascontiguousarray(rows))
+    variances = rows.detach().double().var(dim=0, correction=0).cpu()
+    most, columns = variances.sort(descending=True)
+    shares = most.cumsum(0)[:_FEW] / variances.sum()
+    if not bool(shares[-1] > _ALL):  # nor where a variance is no number, which is refused elsewhere
+        return []
+    count = int((shares <= _ALL).sum()) + 1
+    told = f"columns {', '.join(map(str, columns[:count].tolist()))} of {len(most)} have"
+    if count == 1:
+        told = f"column {int(columns[0])} of {len(most)} has"
+    return [
+        f"{told} {float(shares[count - 1]):.1%} of the variance of the features".replace("%", " %")
+        + "; most metrics and heads see little else, so if columns are in units of their own, "
+        "standardise them: (X - X.mean(0)) / X.std(0)"
+    ]
 
 
 def empty_like(rows: Tensor) -> Tensor:
