@@ -81,7 +81,8 @@ def test_jackknife_equals_scoring_the_data_without_each_block(name):
     function = getattr(tm, name)
     whole, sizes = float(function(data, y)), np.bincount(blocks)
     plain = np.array([float(function(data[blocks != b], y[blocks != b])) for b in range(_BLOCKS)])
-    expected = summed((whole - plain) * (1 - sizes / N), sizes)
+    moved = whole * np.log(whole / plain) if name == "gbc" else whole - plain
+    expected = summed(moved * (1 - sizes / N), sizes)
     assert record["deviations"] == pytest.approx(expected.tolist(), rel=1e-5, abs=1e-9)
     assert record["stderr"] == pytest.approx(np.linalg.norm(expected), rel=1e-6)
     assert record["value"] == pytest.approx(whole, rel=1e-9)
@@ -317,10 +318,11 @@ def test_errors_are_those_of_scoring_what_is_left(spec, case):
         left = np.array([float(metric(built(blocks != b))) for b in range(_BLOCKS)])
         plain, sizes = float(metric(built(blocks >= 0))), np.bincount(blocks)
         slopes = metric.slopes(Influence.of([built(blocks == b) for b in range(_BLOCKS)]))
-    expected = summed((plain - left) * (1 - sizes / len(y)), sizes)
     if slopes is None:
         assert (spec, case) == ("gbc(covariance=full)", "wide")
         return
+    moved = plain * np.log(plain / left) if metric.relative else plain - left
+    expected = summed(moved * (1 - sizes / len(y)), sizes)
     apart = np.linalg.norm(summed(slopes.numpy(), sizes) - expected)
     # A class that is gone and features that are not there act on one another.
     close = LEFT_OUT[spec] + 0.06 * (spec == "label_rate") * (case == "a class vanishes")
@@ -513,6 +515,38 @@ def test_difference_of_two_models_cancels_what_they_share():
     assert table.ranking()["p_best"].sum() == pytest.approx(1.0)
     with pytest.raises(tm.UnknownNameError):
         table.difference("a", "c")
+
+
+def test_a_relative_error_is_alike_to_both_sides_of_the_logarithm(tmp_path):
+    """Of two sums of exponentials the larger is known worse, but that it is larger is known."""
+    rng, half = np.random.default_rng(23), t.ppf(0.975, _BLOCKS - 1)
+    logs, errors = {"a": -4.0, "b": -0.5}, rng.standard_normal((2, _BLOCKS)) * 0.6 / 20**0.5
+    rows = [
+        {"model": name, "layer": "fc", "metric": "gbc", "relative": True, "value": -np.exp(log),
+         "stderr": np.exp(log) * np.linalg.norm(e), "deviations": (np.exp(log) * e).tolist()}
+        for (name, log), e in zip(logs.items(), errors, strict=True)
+    ]  # fmt: skip
+    tm.ScoreTable(rows).save(tmp_path / "t.csv")
+    for table in (tm.ScoreTable(rows), tm.ScoreTable.load(tmp_path / "t.csv")):
+        ranking = table.ranking("gbc")
+        for row, e in zip(ranking.to_dict("records"), errors, strict=True):
+            middle, reach = logs[row["model"]], half * np.linalg.norm(e)
+            ends = [-np.exp(middle + reach), -np.exp(middle - reach)]
+            assert [row["low"], row["high"]] == pytest.approx(ends, rel=1e-9)
+        apart = 3.5 / np.linalg.norm(errors[0] - errors[1])
+        assert ranking["p_score"][0] == pytest.approx(norm.cdf(apart), abs=1e-3)
+        # On the scale of the scores the same two would be hardly told apart.
+        assert norm.cdf(table.difference("a", "b")[0] / table.difference("a", "b")[1]) < 0.96
+    with pytest.raises(InvalidInputError, match="relative error"):
+        tm.ScoreTable([{**rows[0], "value": 0.5}])
+    zero = tm.ScoreTable([{**rows[0], "value": -0.0, "stderr": None, "deviations": None}, rows[1]])
+    assert zero.ranking("gbc")["high"].isna().tolist() == [True, False]
+
+
+def test_a_metric_of_a_relative_error_is_negative():
+    positive = dataclasses.replace(METRICS["lfc"], relative=True)
+    with pytest.raises(InvalidInputError, match="relative error, so it must be negative"):
+        positive(moments_of(*draw(np.random.default_rng(24))))
 
 
 def test_probability_of_best_of_independent_normals():

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import t
 
 import transfer_metrics as tm
 from tests.benchmarks.command import add_page, finish, origin, parser_of, run_module, teller
@@ -122,6 +121,7 @@ def measure(
     """
     draw, rng = mixture(size, kind), np.random.default_rng(1)
     values: dict[str, list[float]] = {}
+    ends: dict[str, list[tuple[float, float]]] = {}
     errors: dict[str, list[float]] = {}
     methods: dict[str, set[str]] = {}
     with warnings.catch_warnings():
@@ -132,13 +132,15 @@ def measure(
                 tell(f"{size} {kind}: {number} of {draws} draws")
             for r in tm.score(*draw(rng), list(metrics), intervals=True):
                 values.setdefault(r.label, []).append(np.nan if r.value is None else r.value)
+                ends.setdefault(r.label, []).append(r.ends)
                 errors.setdefault(r.label, []).append(np.nan if r.stderr is None else r.stderr)
                 methods.setdefault(r.label, set()).add(r.intervals or "")
-    rows, student = [], t.ppf(0.975, 19)
+    rows = []
     for metric, label in zip(metrics, values, strict=True):
         v, e = np.array(values[label]), np.array(errors[label])
         told = np.isfinite(e)
-        held = np.abs(v - v.mean()) <= student * e
+        low, high = np.array(ends[label]).T
+        held = (low <= v.mean()) & (v.mean() <= high)
         coverage = float(held[told].mean()) if told.any() else float("nan")
         width = float(np.sqrt(np.square(e[told]).mean() / v.var(ddof=1))) if told.any() else np.nan
         method = ", ".join(sorted(filter(None, methods[label])))

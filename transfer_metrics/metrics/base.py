@@ -107,6 +107,7 @@ class Metric:
     options: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[tuple[str, Any], str] = field(default_factory=dict)
     derivative: Callable[..., Tensor | None] | None = None
+    relative: bool = False
     aside: bool = False
 
     @property
@@ -202,6 +203,10 @@ class Metric:
             ) from error
         if not math.isfinite(value):
             raise InvalidInputError(f"metric {self.label!r} is {value} on these features; {_SCALE}")
+        if self.relative and value > 0.0:
+            raise InvalidInputError(
+                f"metric {self.label!r} is {value} and has a relative error, so it must be negative"
+            )
         if _has_one_class(statistic):
             warn(f"{self.label}: all examples have one label, so there is nothing to tell apart")
         return Estimate(value, getattr(result, "stderr", math.nan))
@@ -260,6 +265,7 @@ def register_metric(
     width_cures: Sequence[str] = (),
     overrides: Mapping[tuple[str, Any], str] | None = None,
     derivative: Callable[..., Tensor | None] | None = None,
+    relative: bool = False,
 ) -> Callable[[Callable[..., float]], Callable[..., Estimate]]:
     """Register a function of a statistic as a metric.
 
@@ -285,6 +291,8 @@ def register_metric(
         derivative: function of ``Parts``, of moments an ``Influence``, and all options that returns
             the derivative of the score in the weights of the blocks, (B,), or None where it has
             none for these options; it makes intervals cost a few scores rather than twenty.
+        relative: the score is minus a sum of positive numbers of many sizes, whose logarithm has
+            errors that are alike to both sides; the ends of its intervals are found there.
 
     Returns:
         A decorator.
@@ -323,6 +331,7 @@ def register_metric(
             tuple(width_cures),
             overrides=overrides or {},
             derivative=derivative,
+            relative=relative,
         )
         METRICS.register(metric.name, metric)
 

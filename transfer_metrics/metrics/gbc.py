@@ -19,7 +19,7 @@ _BLOCK = 2**18
 
 
 def _slopes(influence: Influence, *, covariance: str, dim: int, floor: float) -> Tensor | None:
-    """What GBC loses without each block of examples, in the principal components of all.
+    """What GBC loses without each block, by its logarithm, in the principal components of all.
 
     Spherical variances depend on the space alone, which a block hardly turns; the others depend on
     axes that it may turn far, and have none where components are left out.
@@ -45,13 +45,14 @@ def _slopes(influence: Influence, *, covariance: str, dim: int, floor: float) ->
         kept = kept.reshape(-1, *[1] * (lost.ndim - 1))
         spreads = (scatters - lost - moved / kept) / kept
         moved = means - sums / kept.reshape(-1, 1)
-        left.append(-math.exp(_log_sum(moved[chosen], spreads[chosen], covariance, floor)))
-    value = -math.exp(_log_sum(means, scatters / counts.reshape(kept.shape), covariance, floor))
-    return influence.left_out(value, left)
+        left.append(_log_sum(moved[chosen], spreads[chosen], covariance, floor))
+    value = _log_sum(means, scatters / counts.reshape(kept.shape), covariance, floor)
+    return -math.exp(value) * influence.left_out(value, left)
 
 
 @register_metric(
     derivative=_slopes,
+    relative=True,
     parts=("class",),
     reference=(
         "Pándy et al., Transferability Estimation using Bhattacharyya Class Separability, CVPR 2022"

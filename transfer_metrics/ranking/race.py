@@ -265,6 +265,7 @@ def _standings(job: Job, found: dict[int, Outcome], chosen: Sequence[int]) -> di
         records = [r for r in found[i].records if r.label == label and not r.error]
         if records:
             [best] = chosen_records(records, "best" if job.view == "all" else job.view)
+            best = best.even
             error = math.nan if best.stderr is None else best.stderr
             tie = (found[i].key, str(best.model))
             standings[i] = _Standing(sign * (best.value or 0.0), error, best.deviations, tie)

@@ -242,6 +242,7 @@ def unscored(base: Record, metrics: Iterable[Metric]) -> list[Record]:
             metric=metric.name,
             options=",".join(f"{k}={v}" for k, v in sorted(metric.options.items())) or None,
             higher_is_better=metric.higher_is_better,
+            relative=metric.relative or None,
             version=metric.version,
             created=created,
         )

@@ -209,8 +209,7 @@ def _curves(records: Sequence[Record], order: Sequence[str]) -> tuple[list[_Curv
         points = []
         own = sorted(by_model[model], key=lambda point: point[0])
         for depth, value, r in own[:: math.ceil(len(own) / MOST_LAYERS)]:
-            half = r.half_width
-            ends = (None, None) if math.isnan(half) else (value - half, value + half)
+            ends = (None, None) if math.isnan(r.half_width) else r.ends
             points.append((depth, value, *ends, r.layer or "", r.dim))
         curves.append(_Curve(model, points, len(own)))
     return curves, len(drawn)

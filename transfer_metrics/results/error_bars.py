@@ -89,12 +89,15 @@ def deviations(
     parts = _half_samples([whole.shared(b) for b in blocks]) if sampled else _without_each(blocks)
     sizes = np.array([block.n for block in blocks], dtype=float)
     share = sizes / sizes.sum()
+    relative = {metric.label for metric in metrics if metric.relative}
     for label, values in _values(rest, whole, parts).items():
         if sampled:
             found[label] = (values[1:] - values[1:].mean()) / math.sqrt(count - 1)
         else:
             moved = values[0] - values[1:]
             still = np.abs(moved).max() <= _ROUNDING * abs(values[0])
+            if label in relative and values.all():
+                moved = values[0] * np.log(values[0] / values[1:])
             found[label] = np.zeros(count) if still else moved * (1.0 - share)
     if not sampled:
         scale = math.sqrt(count / (count - 1))

@@ -106,7 +106,7 @@ def _ranking_lines(
         if row["error"] and math.isnan(row["score"]):
             lines.append(["-", name, "failed", "", "", visible(row["error"], 600)])
             continue
-        half = row["high"] - row["score"]
+        half = max(row["high"] - row["score"], row["score"] - row["low"])
         lines.append(
             [
                 str(row["rank"]),

@@ -54,12 +54,12 @@ class Ranked:
     @property
     def low(self) -> float:
         """Lower end of its 95 % interval; NaN where it has none."""
-        return self.score - self.record.half_width
+        return self.record.ends[0]
 
     @property
     def high(self) -> float:
         """Upper end."""
-        return self.score + self.record.half_width
+        return self.record.ends[1]
 
 
 def candidates(records: Iterable[Record], metric: str, view: str) -> list[Ranked]:
@@ -300,10 +300,8 @@ def _chances(
 ) -> np.ndarray:
     """Chances to be the best by accuracy and by score, (M, 2), of scores of the same examples."""
     trusted = trust_in(own, records, metric, view)
-    scores = [math.nan if r.value is None else r.value for r in own]
-    errors = [math.nan if r.stderr is None else r.stderr for r in own]
-    deviations = [r.deviations for r in own]
-    of_score = probability_of_best(scores, errors, deviations, better)
+    of_score = probability_of_best(*_errors([r.even for r in own]), better)
+    scores, errors, deviations = _errors(own)
     if len({r.round for r in own}) > 1 and np.isnan(errors).any():
         # Those with an error would seem less sure than those without.
         errors, deviations = [math.nan] * len(own), [None] * len(own)
@@ -311,6 +309,15 @@ def _chances(
         scores, errors, deviations, better, trust=trusted.trust, standing=trusted.standing
     )
     return np.stack([of_accuracy, of_score], axis=1)
+
+
+def _errors(
+    own: Sequence[Record],
+) -> tuple[list[float], list[float], list[list[float] | None]]:
+    """Scores with their errors, and deviations."""
+    scores = [math.nan if r.value is None else r.value for r in own]
+    errors = [math.nan if r.stderr is None else r.stderr for r in own]
+    return scores, errors, [r.deviations for r in own]
 
 
 def ranking_frame(records: Iterable[Record], metric: str, view: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -31,6 +31,8 @@ MOVES = ("distortion", "relative_distortion")
 MEASURED = (*QUALITIES, *BESIDE, *MOVES, *(f"val_{name}" for name in QUALITIES))
 """Metrics of heads that were trained; all others are scores."""
 _MOST_DEVIATIONS = 10_000
+# Logarithm of the largest end of an interval.
+_MOST_LOG = 700.0
 NO_TIME = "the time was over before it was scored"
 """The error of a model that a limit of time left without a score."""
 _KIND = re.compile(r": (\w+ of [\w ]+), ")
@@ -65,6 +67,8 @@ class Record:
     intervals: str | None = None
     deviations: list[float] | None = None  # those over blocks of examples, whose norm is ``stderr``
     higher_is_better: bool | None = None  # direction of the metric
+    # Whether its error is alike to both sides in the logarithm of the value, which is negative.
+    relative: bool | None = None
     # How far the metric's order can be trusted about accuracies, where evidence was given:
     # Fisher's z of their correlation, and its standard deviation; see ``results.chances``.
     trust: list[float] | None = None
@@ -118,6 +122,8 @@ class Record:
             found["error"] = "the value is not finite"
         if (found["stderr"] or 0.0) < 0:
             raise _wrong(found["stderr"], "stderr", where, "a number from 0 on")
+        if found["relative"] and (found["value"] or 0.0) > 0:
+            raise _wrong(found["value"], "value", where, "negative, as of a relative error it is")
         return cls(**found)
 
     def as_dict(self) -> dict[str, Any]:
@@ -149,13 +155,46 @@ class Record:
         return dict(zip(told[::2], told[1::2], strict=False)).get(n)
 
     @property
+    def even(self) -> Record:
+        """The record on the scale on which its error is alike to both sides, in the same order.
+
+        >>> Record(value=-0.01, stderr=0.005, relative=True).even.stderr
+        0.5
+        """
+        if not self.relative or self.value is None:
+            return self
+        size = -self.value
+        if not size:
+            return replace(self, value=math.inf, stderr=None, deviations=None)
+        return replace(
+            self,
+            value=-math.log(size),
+            stderr=self.stderr and self.stderr / size,
+            deviations=self.deviations and [d / size for d in self.deviations],
+        )
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Those of the 95 % interval: Student's where blocks gave the error; NaN without one.
+
+        >>> [round(end, 4) for end in Record(value=-0.01, stderr=0.005, relative=True).ends]
+        [-0.0266, -0.0038]
+        """
+        even = self.even
+        if even.value is None or even.stderr is None:
+            return math.nan, math.nan
+        few = even.deviations and float(stdtrit(len(even.deviations) - 1, 0.975))
+        half = (few or 1.959964) * even.stderr
+        low, high = even.value - half, even.value + half
+        if self.relative:
+            return -math.exp(min(-low, _MOST_LOG)), -math.exp(-high)
+        return low, high
+
+    @property
     def half_width(self) -> float:
-        """Half of the 95 % interval: Student's where blocks gave the error; NaN without one."""
-        if self.stderr is None:
-            return math.nan
-        if self.deviations is None:
-            return 1.959964 * self.stderr
-        return float(stdtrit(len(self.deviations) - 1, 0.975)) * self.stderr
+        """Half of the 95 % interval, the larger of two; NaN without one."""
+        low, high = self.ends
+        return math.nan if self.value is None else max(self.value - low, high - self.value)
 
     def difference(self, other: Record) -> tuple[float, float]:
         """How much higher this one scores than another, and the standard error of that."""

@@ -85,11 +85,12 @@ class TablePlots:
         worst = np.repeat([own["score"].min() for own in groups.values()], list(map(len, parts)))
         ax.hlines(places, worst, scored["score"], color="#E3E3E3", lw=1, zorder=1)
         out = scored["model"].isin(list(dropped)).to_numpy()
-        margins = (scored["high"] - scored["score"]).fillna(0.0)
+        ends = scored["score"] - scored["low"], scored["high"] - scored["score"]
+        margins = np.nan_to_num(np.stack(ends)).clip(min=0.0)
         for chosen, colour, inside in ((~out, COLOURS[0], COLOURS[0]), (out, MUTED, "white")):
             if chosen.any():
                 drawn = ax.errorbar(
-                    scored["score"][chosen], places[chosen], xerr=margins[chosen], fmt="o",
+                    scored["score"][chosen], places[chosen], xerr=margins[:, chosen], fmt="o",
                     color=colour, mfc=inside, elinewidth=1.2, capsize=2.5, zorder=2,
                 )  # fmt: skip
         ax.set_xlabel(plot_label(metric))
@@ -145,8 +146,8 @@ class TablePlots:
                 ax.plot(x, y, color=MUTED, lw=0.8, alpha=0.6, zorder=1)
                 continue
             colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-            halves = [r.half_width for r in curve]
-            ax.fill_between(x, y - halves, y + halves, color=colour, alpha=0.12, lw=0, zorder=2)
+            low, high = zip(*(r.ends for r in curve), strict=True)
+            ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0, zorder=2)
             handles += ax.plot(x, y, color=colour, marker=marker, lw=1.6, ms=4, zorder=3)
         ax.set_xlabel("depth (share of the network)")
         ax.set_ylabel(plot_label(metric))
