@@ -19,7 +19,7 @@ from transfer_metrics.results.long_table import read_records
 from transfer_metrics.results.record import QUALITIES, Record, measures_told
 from transfer_metrics.results.wording import some
 from transfer_metrics.sources.tasks.label_values import ABSENT, is_none, number_of
-from transfer_metrics.sources.tasks.table_files import read_separated
+from transfer_metrics.sources.tasks.separated_values import read_separated
 from transfer_metrics.untrusted import TABLE, read_text, visible
 
 if TYPE_CHECKING:

@@ -41,6 +41,7 @@ _NAMES_ROWS = re.compile(r".*([\W_][iI][dD]|[a-z]I[dD])|level_(\d+|N)", re.DOTAL
 _NUMBERS_ROWS = re.compile(r".*[\W_](no|nr|number)\.?|no\.?|nr\.?|number", re.I | re.DOTALL)
 FLAGS = ("istrain", "istraining", "istest", "isval", "isvalid", "isvalidation")
 """Names of columns of numbers that say which rows are for training."""
+OF_INDEX = "the index of a data frame"
 _OTHER_NUMBERS = dict.fromkeys(FLAGS, "it has the name of a split")
 _OTHER_NUMBERS |= dict.fromkeys(("fold", "kfold", "cvfold"), "it numbers folds")
 _OTHER_NUMBERS["sampleweight"] = "it weighs the rows"
@@ -191,7 +192,7 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     left = {
         c: why
         for c in columns
-        if c not in (asked.label, split, *several) and (why := _unused(table, c, holds[c]))
+        if c not in (asked.label, split, *several) and (why := unused(table, c, holds[c]))
     }
     suspicions = list(table.suspicions)
     if label is None and table.declared:
@@ -267,7 +268,7 @@ def _declared_label(table: Table) -> str:
     return found
 
 
-def _unused(table: Table, column: str, held: Holds) -> str:
+def unused(table: Table, column: str, held: Holds) -> str:
     """Why a column is no input; empty if it may be one."""
     if table.is_empty(column):
         return "it has no values"
@@ -278,7 +279,7 @@ def _unused(table: Table, column: str, held: Holds) -> str:
     first = column == table.columns[0]
     index = column in table.index or (first and not column)
     if index or INDEX.fullmatch(column):
-        return "the index of a data frame"
+        return OF_INDEX
     # Of other names only whole numbers and words: "Reynolds number" may be measured, and a last
     # column of numbers may be the label.
     named = _NAMES_ROWS.fullmatch(column) or (first and _NUMBERS_ROWS.fullmatch(column))

@@ -1,0 +1,167 @@
+"""Files of features and of labels for ``score``: each is read right or refused."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.sources.tasks.array_files import read_labels_of, read_values
+from transfer_metrics.sources.tasks.load_task import load_task
+
+ROWS = np.random.default_rng(0).normal(size=(30, 3)).round(3)
+LABELS = ["ab"[row % 2] for row in range(30)]
+
+
+def lines(rows: np.ndarray, separator: str = ",", decimal: str = ".") -> str:
+    return "".join(
+        separator.join(str(cell).replace(".", decimal) for cell in row) + "\n"
+        for row in rows.tolist()
+    )
+
+
+def features(folder: Path, text: str, name: str = "x.csv") -> np.ndarray:
+    (folder / name).write_text(text)
+    return read_values(str(folder / name))
+
+
+def labels(folder: Path, text: str, name: str = "y.txt") -> list:
+    (folder / name).write_text(text)
+    return list(read_labels_of(str(folder / name), len(ROWS)))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_decimal_commas_that_cut_numbers_are_refused(tmp_path, columns):
+    text = lines(ROWS[:, :columns], ",", ",")
+    with pytest.raises(InvalidInputError, match=r"decimal commas, which cut them; write points"):
+        features(tmp_path, text)
+    with pytest.raises(InvalidInputError, match=r"write points|decimals with points"):
+        labels(tmp_path, text)
+    for header in ("x\n", "x,y\n"):
+        if columns == 3 or header == "x\n":
+            with pytest.raises(InvalidInputError, match="decimals with points"):
+                features(tmp_path, header + text)
+
+
+def test_whole_numbers_in_columns_are_read(tmp_path):
+    rows = np.arange(1, 61).reshape(20, 3) * 7 % 11
+    for width in (1, 2, 3):
+        some = np.hstack([rows[:, :width]] * 2) if width > 1 else rows[:, :1]
+        np.testing.assert_array_equal(features(tmp_path, lines(some)), some)
+    with pytest.warns(TransferMetricsWarning, match="'7,3' are read as two columns; if commas are"):
+        np.testing.assert_array_equal(features(tmp_path, lines(rows[:, :2])), rows[:, :2])
+    np.testing.assert_array_equal(features(tmp_path, "a,b\n" + lines(rows[:, :2])), rows[:, :2])
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("header", ["", "a;b;c\n"])
+@pytest.mark.parametrize("name", ["x.csv", "x.txt", "x.tsv"])
+def test_decimal_commas_between_other_separators_are_read(
+    tmp_path, separator, decimal, header, name
+):
+    text = header.replace(";", separator) + lines(ROWS, separator, decimal)
+    np.testing.assert_array_equal(features(tmp_path, text, name), ROWS)
+
+
+@pytest.mark.parametrize("format", ["%.18e", "%.3f", "%8.3f"])
+@pytest.mark.parametrize("header", ["", "a b c"])
+def test_what_savetxt_writes_is_read(tmp_path, format, header):
+    np.savetxt(tmp_path / "x.txt", ROWS, fmt=format, header=header, comments="")
+    np.testing.assert_array_equal(read_values(str(tmp_path / "x.txt")), ROWS)
+    table = np.column_stack([ROWS, np.arange(30) % 2])
+    np.savetxt(tmp_path / "t.csv", table, fmt=format, header="a b c label", comments="")
+    task = load_task(str(tmp_path / "t.csv"))
+    np.testing.assert_allclose(np.stack(list(task["train"].examples)), ROWS, rtol=1e-6)
+    assert task["train"].labels.tolist() == [row % 2 for row in range(30)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"{row % 5}{sign}{row % 3}\n" for row in range(30))
+        for sign in (" ", "  ", "\t", ",", ";")
+    ],
+)
+def test_several_numbers_per_line_are_no_classes(tmp_path, text):
+    with pytest.raises(InvalidInputError, match=r"has 2 columns.*one label per line"):
+        labels(tmp_path, text)
+
+
+def test_labels_of_words_may_have_blanks(tmp_path):
+    for names in (["class 1", "class 2"], ["new york", "rome"], ["1 a", "2 b"]):
+        assert labels(tmp_path, "".join(f"{name}\n" for name in names * 15)) == names * 15
+
+
+@pytest.mark.parametrize("name", ["id", "index", "ID", "row", "sample_id"])
+def test_what_numbers_the_rows_is_no_feature(tmp_path, name):
+    """As in tables that are tasks."""
+    numbered = "".join(f"{row + 1},{line}\n" for row, line in enumerate(lines(ROWS).splitlines()))
+    with pytest.warns(TransferMetricsWarning, match=f"left out column '{name}'.*rename it"):
+        found = features(tmp_path, f"{name},a,b,c\n" + numbered)
+    np.testing.assert_array_equal(found, ROWS)
+    both = "".join(f"{row},{label}\n" for row, label in enumerate(LABELS))
+    assert labels(tmp_path, f"{name},label\n" + both) == LABELS
+    measured = lines(np.column_stack([ROWS[:, 0] * 0 + 3, ROWS]))
+    assert features(tmp_path, f"{name},a,b,c\n" + measured).shape == (30, 4)
+
+
+@pytest.mark.parametrize("header", ["2000,2005,2010", "400,410,425", "7,8,9", "0,1,2", "a,b,c"])
+def test_a_header_of_numbers_that_rise_is_one(tmp_path, header):
+    np.testing.assert_array_equal(features(tmp_path, f"{header}\n" + lines(ROWS)), ROWS)
+
+
+@pytest.mark.parametrize("first", ["3,2,1", "1,1,2", "5,0.5,7"])
+def test_other_numbers_are_an_example(tmp_path, first):
+    assert len(features(tmp_path, f"{first}\n" + lines(ROWS))) == 31
+    whole = np.arange(6)[:, None] + np.array([1, 3, 9])
+    assert len(features(tmp_path, lines(whole))) == 6
+
+
+def test_vectors_in_json_are_features_as_in_parquet(tmp_path):
+    for rows in (ROWS, (ROWS * 100).astype(int)):
+        frame = pd.DataFrame({"embedding": rows.tolist(), "label": LABELS})
+        frame[["embedding"]].to_json(tmp_path / "x.jsonl", orient="records", lines=True)
+        frame[["embedding"]].to_parquet(tmp_path / "x.parquet")
+        for name in ("x.jsonl", "x.parquet"):
+            np.testing.assert_array_equal(read_values(str(tmp_path / name)), rows)
+    frame["embedding"] = ROWS.tolist()
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "t.parquet")
+    one, other = (load_task(str(tmp_path / f"t{end}")) for end in (".jsonl", ".parquet"))
+    assert one["train"].fingerprint == other["train"].fingerprint
+    for wrong in ([[0.5], [0.5, 1.5]], [[0.5, None]] * 2, [["a", "b"]] * 2, [[]] * 2):
+        text = "".join(json.dumps({"embedding": row}) + "\n" for row in wrong)
+        with pytest.raises(InvalidInputError, match="no numbers or vectors of one length"):
+            features(tmp_path, text, "x.jsonl")
+
+
+def test_labels_in_json_without_a_name_say_how_to_write_them(tmp_path):
+    for name, text in (("y.json", json.dumps([0, 1] * 15)), ("y.jsonl", '"a"\n"b"\n' * 15)):
+        with pytest.raises(InvalidInputError, match=r'is no object.*as \{"label": 0\}'):
+            labels(tmp_path, text, name)
+    text = json.dumps([{"label": label} for label in LABELS])
+    assert labels(tmp_path, text, "y.json") == LABELS
+
+
+@pytest.mark.parametrize("names", [["new york, usa", "rome"], ["new york, usa", "rome, italy"]])
+def test_labels_with_commas_want_quotes(tmp_path, names):
+    with pytest.raises(InvalidInputError, match=r"into quotes|in quotes"):
+        labels(tmp_path, "".join(f"{name}\n" for name in names * 15))
+    assert labels(tmp_path, "".join(f'"{name}"\n' for name in names * 15)) == names * 15
+
+
+def test_tidy_files_are_read_without_a_word(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for text in (lines(ROWS), "a,b,c\n" + lines(ROWS), pd.DataFrame(ROWS).to_csv()):
+            np.testing.assert_array_equal(features(tmp_path, text), ROWS)
+        for text in ("\n".join(LABELS), pd.Series(LABELS, name="label").to_csv(index=False)):
+            assert labels(tmp_path, text) == LABELS
+        pd.Series(LABELS, name="label").to_csv(tmp_path / "y.csv")
+        assert list(read_labels_of(str(tmp_path / "y.csv"), 30)) == LABELS
