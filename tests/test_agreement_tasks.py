@@ -266,7 +266,7 @@ def test_wrong_input() -> None:
     with pytest.raises(InvalidInputError, match="twice"):
         agreement_by_task(pd.concat([a, a]), accuracies)
     with pytest.raises(InvalidInputError, match="called 'mean'"):
-        agreement_by_task(*(t.rename(columns={"t0": "mean"}) for t in (a, accuracies)))
+        agreement_by_task(*(t[["t0"]].set_axis(["mean"], axis=1) for t in (a, accuracies)))
     for noise in (-1.0, math.nan, pd.DataFrame({"t0": accuracies["t0"].abs()})):
         with pytest.raises(InvalidInputError, match="noise is negative or missing"):
             agreement_by_task(a, accuracies, noise=noise)

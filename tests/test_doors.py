@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +122,43 @@ def test_a_prior_of_errors_is_refused(name):
     ):
         with pytest.raises(InvalidInputError, match=r"the lower it is.*give accuracies"):
             scores_of(3).informed(prior=prior)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["params", "n_params", "Params (M)", "param_count", "size", "img_size", "GFLOPs", "latency_ms"],
+)
+@pytest.mark.parametrize("others", [["pets"], ["pets", "mean"], ["mean"], []])
+def test_what_a_prior_says_of_models_is_left_out(name, others):
+    rows = {"pets": [0.5, 0.7, 0.6, 0.4], "mean": [0.6, 0.8, 0.7, 0.5], name: [3.0, 1, 2, 9]}
+    prior = pd.DataFrame(rows, index=models_of(4))[[*others, name]]
+    if not others:
+        with (
+            pytest.warns(TransferMetricsWarning, match="by name no accuracy"),
+            pytest.raises(InvalidInputError, match="has no accuracies"),
+        ):
+            scores_of(4).informed(prior=prior)
+        return
+    with pytest.warns(TransferMetricsWarning, match=re.escape(repr(name))):
+        found = scores_of(4).informed(prior=prior)
+    assert found.records == scores_of(4).informed(prior=prior[others[:1]]).records
+
+
+@pytest.mark.parametrize("values", [[-0.5, 0.5, 0.7], [0.3, 2.3, 1.1], [320.5, 87.0, 11.0]])
+def test_a_prior_of_neither_shares_nor_per_cents_is_told(values):
+    with pytest.warns(TransferMetricsWarning, match="neither shares nor per cents"):
+        scores_of(3).informed(prior=dict(zip(models_of(3), values, strict=True)))
+    for tidy in ([0.5, 0.6, 0.7], [0, 0.5, 1], [4.5, 61.0, 99.5], [100, 90, 80], [1, 0, 1]):
+        assert scores_of(3).informed(prior=dict(zip(models_of(3), tidy, strict=True)))
+
+
+@pytest.mark.parametrize(
+    "name", ["log_loss", "logloss", "cross_entropy", "wer", "deviance", "top1_err", "brier_score"]
+)
+def test_a_metric_that_is_called_a_loss_says_its_direction(name):
+    records = [Record(metric=name, value=float(i), model=f"m{i}", task="t") for i in range(3)]
+    with pytest.raises(InvalidInputError, match="no record says whether higher is better"):
+        ScoreTable(records).ranking()
 
 
 @pytest.mark.parametrize("name", ["error detection", "lossless", "cross", "ranking 2", "terror"])

@@ -585,7 +585,7 @@ def test_it_says_where_the_likeliest_is_not_the_first():
     assert table().shortlist(0.9).first == "net0"
     assert "rank 1" not in table().shortlist(0.9).basis
     # Of net1 only the score is known, so it can surprise.
-    earlier = [0.7, -0.5, -0.2, -1.2, -1.0, -1.9, -0.7]
+    earlier = [0.9, 0.6, 0.7, 0.3, 0.4, 0.1, 0.5]
     prior = dict(zip([m for m in MODELS if m != "net1"], earlier, strict=True))
     errors = model(mean=1.0, prior=(1.5, 0.0), prior_tasks_apart=0.0)
     with pytest.warns(TransferMetricsWarning, match="the prior lacks net1"):

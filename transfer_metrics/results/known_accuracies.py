@@ -17,7 +17,7 @@ from transfer_metrics.errors import InvalidInputError, meant, reason, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.results.long_table import read_records
 from transfer_metrics.results.record import QUALITIES, Record, measures_told
-from transfer_metrics.results.wording import some
+from transfer_metrics.results.wording import LOSSES, listed, some
 from transfer_metrics.sources.tasks.label_values import ABSENT, is_none, number_of
 from transfer_metrics.sources.tasks.separated_values import read_separated
 from transfer_metrics.untrusted import TABLE, read_text, visible
@@ -30,11 +30,19 @@ UNNAMED = ""
 _MOST_ASKED = 20
 _TOLD = "units are told"
 _LOWER_IS_BETTER = re.compile(
-    r"((top|1|5|test|val|valid|validation|eval|mean|avg|average|error|cross|entropy)[\W_]*)*"
-    r"(error|errors|err|loss|rank|ranks|perplexity|ppl|nll|mse|rmse|mae|rate(?<=error.rate))[\W\d_]*"
+    rf"((top|1|5|test|val|valid|validation|eval|mean|avg|average)[\W_]*|({LOSSES})[\W_]+)*"
+    rf"({LOSSES}|ranks?|rate(?<=error.rate))[\W\d_]*"
     r"|(.*[\W\d_])?(err|misclassified|misclassification)([\W\d_].*)?",
     re.IGNORECASE,
 )
+_OF_MODELS = re.compile(
+    r"[\W_]*((num|number|of|model|total|trainable|param|img|image|input|crop|file)[\W_]*|[nkmg][\W_]+)*"
+    r"(params?|parameters|(?<=param.)count|[mg]?flops?|g?macs?|size|(?<=crop.)pct|time|seconds|latency"
+    r"|throughput)([\W\d_]+[a-z]{0,2}[\W\d_]*)?",
+    re.IGNORECASE,
+)
+"""What columns are called that say something of models and not what they reach."""
+_MEANS = re.compile(r"(mean|average|avg|median)([\W_]*(acc|accuracy|score))?", re.IGNORECASE)
 _LONG = {"model", "metric", "value"}
 _TAKEN = (
     "give a mapping from models to accuracies, a DataFrame of models x tasks, the path of a CSV "
@@ -217,6 +225,14 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
             )
     for task in named.columns:
         _refuse_errors(task, where)
+    others = [task for task in named.columns if not _OF_MODELS.fullmatch(task.strip())]
+    tasks = [task for task in others if not _MEANS.fullmatch(task.strip())] or others
+    if left := [task for task in named.columns if task not in tasks]:
+        warn(
+            f"{where}: {listed([repr(visible(task)) for task in left], 3)} "
+            f"{'is' if len(left) == 1 else 'are'} by name no accuracy on a task; left out"
+        )
+        named = named[tasks]
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         numbers = named.astype(np.float64)
         if not np.isinf(numbers.to_numpy()).any():
@@ -248,12 +264,15 @@ def _warn_of_units(table: pd.DataFrame, where: str) -> None:
         if not (len(small) and len(large)) or column.min() < 0 or not 10 < large.max() <= 100:
             continue
         if large.min() > 5 * small.max():
-            on = f" on task {visible(task)!r}" if task != UNNAMED else ""
             warn(
-                f"{where}{on}: {small.max():g} for model {visible(small.idxmax())!r} beside "
+                f"{where}{_on(task)}: {small.max():g} for model {visible(small.idxmax())!r} beside "
                 f"{large.min():g}; give all accuracies in per cent or all as fractions"
             )
     table.attrs[_TOLD] = True
+
+
+def _on(task: Any) -> str:
+    return f" on task {visible(task)!r}" if task != UNNAMED else ""
 
 
 def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:
@@ -263,8 +282,7 @@ def _number(cell: Any, model: Any, task: Any, where: str | Path) -> float:
         number = math.nan if cell.strip() in ABSENT else number_of(cell)
     elif is_none(cell):
         number = math.nan
-    on = f" on task {visible(task)!r}" if task != UNNAMED else ""
-    wrong = f"{where}: the accuracy of model {visible(model)!r}{on} is"
+    wrong = f"{where}: the accuracy of model {visible(model)!r}{_on(task)} is"
     try:
         value = float(number)
     except OverflowError:

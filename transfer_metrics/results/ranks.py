@@ -16,13 +16,14 @@ from transfer_metrics.results.chances import Standing, Trust, expected, probabil
 from transfer_metrics.results.error_model import ErrorModel, bundled
 from transfer_metrics.results.record import NO_TIME, Record, by_place
 from transfer_metrics.results.standing import standing_of
+from transfer_metrics.results.wording import LOSSES
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from transfer_metrics.metrics.base import Metric
 
-_LOSS = re.compile(r"(?<![a-z])(loss|error|rmse|mse|mae|nll|perplexity)(?![a-z])", re.IGNORECASE)
+_LOSS = re.compile(rf"(?<![a-z])({LOSSES})(?![a-z])", re.IGNORECASE)
 """Names of metrics of which less is mostly better."""
 
 

@@ -24,13 +24,15 @@ _TOLD = "ranks are told"
 _FIXED = 4
 """Of what a record keeps: standing, mean and error of its trust, share; then the profile."""
 _MOST_SHARED = 0.95
+_LEAST_PER_CENT = 10
+"""The best model reaches more, where accuracies are per cents."""
 
 
 def earlier_accuracies(prior: Any) -> pd.DataFrame:
     """A table of what models reached before, models x tasks, NaN where a model was not tried.
 
     A model without any is as one that has no row; a column without any is refused, and of one that
-    ranks the models a warning tells.
+    ranks the models, or holds neither shares nor per cents, a warning tells.
     """
     where = str(prior) if isinstance(prior, str | os.PathLike) else "the prior"
     table = known_accuracies(prior)
@@ -42,10 +44,15 @@ def earlier_accuracies(prior: Any) -> pd.DataFrame:
     if empty := [visible(name) for name in table.columns[~known.any(axis=0)]]:
         raise InvalidInputError(f"{where} has no accuracy of the task {empty[0]}; leave it out")
     for name, column in table.items() if not table.attrs.get(_TOLD) else ():
+        told, low, high = "", float(column.min()), float(column.max())
         if len(column) > 2 and sorted(column) == list(range(1, len(column) + 1)):
+            told = f"the whole numbers from 1 to {len(column)}, as ranks are"
+        elif low < 0 or high > 100 or (1 < high <= _LEAST_PER_CENT and (column % 1).any()):
+            told = f"{low:g} to {high:g}, neither shares nor per cents"
+        if told:
             warn(
-                f"{where}: {visible(name) or 'the column'} has the whole numbers from 1 to "
-                f"{len(column)}, as ranks are, and the highest counts as the best; give accuracies"
+                f"{where}: {visible(name) or 'the column'} has {told}, and the highest counts as "
+                f"the best; give accuracies if the lowest is"
             )
     table.attrs[_TOLD] = True
     return table[known.any(axis=1)]

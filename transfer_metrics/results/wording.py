@@ -7,6 +7,11 @@ from collections.abc import Iterable
 
 from transfer_metrics.untrusted import visible
 
+LOSSES = (
+    r"(?:log[\W_]?)?loss(?:es)?|errors?|err|r?msl?e|s?mape|mae|nll|perplexity|ppl|[wc]er|fid|"
+    r"cross[\W_]?entropy|deviance|brier(?:[\W_]?score)?|misclassification"
+)
+"""A pattern of names of what is mostly the better the lower it is."""
 _MINUS, _THIN_SPACE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
 
 
