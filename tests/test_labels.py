@@ -23,8 +23,9 @@ import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
 from transfer_metrics.heads.objective import class_labels
+from transfer_metrics.sources.tasks.label_doubts import doubts
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
-from transfer_metrics.sources.tasks.labels import doubts, encode, kind_of, odd_texts, read_labels
+from transfer_metrics.sources.tasks.labels import encode, kind_of, read_labels
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))
@@ -108,6 +109,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.*taken for classes")
 @pytest.mark.parametrize(("labels", "kind"), KINDS)
 def test_whole_numbers_in_every_type_are_of_one_kind(labels, kind: str) -> None:
     whole = labels.astype(int)
@@ -243,12 +245,16 @@ def test_metrics_of_one_kind_know_which() -> None:
         tm.score(X, Y, kind="ranking")
 
 
+def doubts_of(labels: object) -> list[str]:
+    return doubts({"train": labels}, kind_of({"train": labels}))
+
+
 def test_doubts_name_the_cure() -> None:
-    assert doubts({"train": Y}) == doubts({"train": Y / 2}) == []
-    [doubt] = doubts({"train": load_diabetes().target})
+    assert doubts_of(Y) == doubts_of(Y / 2) == []
+    [doubt] = doubts_of(load_diabetes().target)
     assert "214 different whole numbers" in doubt
     assert "kind=classification" in doubt
-    [doubt] = doubts({"train": ["1.1", "1.10", "2"]})
+    [doubt] = doubts_of(["1.1", "1.10", "2"])
     assert "'1.1' and '1.10' are one number" in doubt
     with pytest.warns(TransferMetricsWarning, match="say kind=classification"):
         task = tm.load_task(np.eye(442), load_diabetes().target)
@@ -272,9 +278,9 @@ def test_a_text_among_numbers_is_doubted(odd: str, numbers: np.ndarray, form) ->
     assert any(doubt in str(warning.message) for warning in caught)
     with pytest.warns(TransferMetricsWarning, match="numbers but for"):
         read_labels([y for y in labels if y != ""])
-    assert odd_texts({"train": numbers}) == []
-    assert odd_texts({"train": [*"0123456789", *"abc"] * 3}) == []
-    assert odd_texts({"train": ["1", "2"] * 4 + ["x"]}) == []
+    assert doubts_of(numbers) == []
+    assert doubts_of([*"0123456789", *"abc"] * 3) == []
+    assert doubts_of(["1", "2"] * 4 + ["x"]) == []
 
 
 def test_classes_of_one_name_are_refused() -> None:
@@ -950,9 +956,9 @@ def test_ages_and_years_are_doubted_as_classes(least: int, most: int) -> None:
     y = rng.permutation(np.repeat(np.arange(least, most), 3))
     told = f"{most - least} different whole numbers, {least} to {most - 1}, as labels are taken for"
     for labels in (y, y.astype(str), y.astype(float)):
-        assert [told in text for text in doubts({"": labels})] == [True]
-    assert not doubts({"": y - least})
-    assert not doubts({"": y - least + 1})
+        assert [told in text for text in doubts_of(labels)] == [True]
+    assert not doubts_of(y - least)
+    assert not doubts_of(y - least + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for answer in ({"kind": "regression"}, {"kind": "classification"}):
@@ -960,6 +966,78 @@ def test_ages_and_years_are_doubted_as_classes(least: int, most: int) -> None:
         names = [f"c{i}" for i in range(15_000)]
         for labels in (y, 7 * y):  # named ones are classes, however many numbers are left out
             assert tm.load_task(rng.normal(size=(len(y), 2)), labels, classes=names).num_classes
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("change", ["gap", "rare"])
+def test_counts_are_doubted_as_classes(start: int, change: str) -> None:
+    """As rings of shells and rented bicycles; classes that are numbered have no gaps."""
+    rng = np.random.default_rng(0)
+    tidy = start + rng.permutation(np.repeat(np.arange(30), 12))
+    counts = tidy[tidy != start + 17] if change == "gap" else np.append(tidy, start + 30)
+    told = "taken for classes; say kind=regression if they are measured or counted"
+    for labels in (counts, counts.astype(str), counts.astype(float)):
+        assert [told in text for text in doubts_of(labels)] == [True]
+        with pytest.warns(TransferMetricsWarning, match=told):
+            tm.score(rng.normal(size=(len(counts), 2)), labels, "logme")
+    skewed = start + np.repeat(np.arange(30), np.arange(2, 32)[::-1])  # a long tail
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for labels in (tidy, skewed):
+            tm.score(rng.normal(size=(len(labels), 2)), labels, "logme")
+        for kind in ("classification", "regression"):
+            tm.score(rng.normal(size=(len(counts), 2)), counts, "logme", kind=kind)
+
+
+def test_row_labels_that_are_the_same_as_text_are_paired_by_them() -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(40, 2)))
+    y = pd.Series([0, 1] * 20, index=X.index.map(str))
+    shuffled = y.iloc[rng.permutation(40)]
+    for read in (lambda x, y: tm.score(x, y, "logme"), tm.load_task):
+        with pytest.raises(InvalidInputError, match="same row labels in another order") as refused:
+            read(X, shuffled)
+        assert "give y.rename(str).loc[X.rename(str).index]" in str(refused.value)
+        np.testing.assert_array_equal(shuffled.rename(str).loc[X.rename(str).index], y)
+        with pytest.raises(InvalidInputError, match="same row labels in another order"):
+            read(X.set_axis(y.index), shuffled.set_axis(shuffled.index.map(int)))
+        with pytest.warns(TransferMetricsWarning, match="share 20 of 40 row labels"):
+            read(X, y.set_axis([*map(str, range(20, 60))]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read(X, y)
+            read(X, y.set_axis([f"row {i}" for i in range(40)]))
+
+
+def test_texts_that_end_as_names_of_files_are_texts() -> None:
+    texts = [f"see file {i}.txt" for i in range(20)]
+    with pytest.warns(TransferMetricsWarning, match="end as names of files do, such as 'see file"):
+        assert tm.load_task(texts, [0, 1] * 10)["train"].examples[3] == texts[3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tm.load_task([*texts[:14], *["a good film"] * 3, *["a bad one"] * 3], [*[0] * 17, *[1] * 3])
+    for names in (
+        [f"{i}.txt" for i in range(20)],
+        [f"notes/my {i}.txt" for i in range(9)] + ["a.txt"] * 11,
+    ):
+        with pytest.raises(InvalidInputError, match="texts are names of files"):
+            tm.load_task(names, [0, 1] * 10)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["Int64", "UInt8", "boolean", "int64[pyarrow]", "bool[pyarrow]", "category"]
+)
+@pytest.mark.parametrize("framed", [False, True])
+def test_heads_predict_the_labels_that_were_given(dtype: str, framed: bool) -> None:
+    """Of whole numbers and booleans of pandas scikit-learn makes floats."""
+    y = pd.Series(np.arange(40) % 2, dtype=dtype)
+    X = np.random.default_rng(0).normal(size=(40, 3)) + np.arange(40)[:, None] % 2
+    head = tm.LinearProbe(C_grid=(1.0,))
+    head.fit(X, y.to_frame() if framed else y, validation=(X, y))
+    kind = bool if dtype.startswith("bool") else int
+    assert head.classes_.tolist() == [0, 1]
+    assert {*map(type, [*head.classes_.tolist(), *head.predict(X).tolist()])} == {kind}
+    assert head.score(X, y) == (head.predict(X) == y.to_numpy()).mean()
 
 
 def test_rows_that_repeat_their_labels_in_another_order_are_told() -> None:

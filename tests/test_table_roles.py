@@ -692,3 +692,28 @@ def test_empty_cells_are_no_numbers(tmp_path: Path) -> None:
         InvalidInputError, match="row 10 has 'oops' in column 'cabin', of which most"
     ):
         load(tmp_path, "\n".join(["age,fare,cabin,label", *numbers]))
+
+
+@pytest.mark.filterwarnings("ignore:.* are equal to one of another class")
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("MF", "ABC"), (["red", "blue"], ["small", "large"]), (["so long a text"], ["en", "de"])],
+)
+def test_two_columns_of_letters_or_words_are_no_pair_of_texts(tmp_path, one, other):
+    texts = [f"text number {i}" for i in range(60)]
+    numbers = np.arange(60)
+    first, second = (
+        [f"{words[i // 2 % len(words)]}{i if ' ' in words[0] else ''}" for i in numbers]
+        for words in (one, other)
+    )
+    frame = pd.DataFrame({"a": first, "b": second, "label": numbers % 2})
+    for name in ("t.csv", "t.parquet"):
+        getattr(frame, f"to_{name[2:]}")(tmp_path / name, index=False)
+        with pytest.raises(InvalidInputError, match="columns a, b hold words; say which are"):
+            tm.load_task(str(tmp_path / name))
+        assert tm.load_task(f"{tmp_path / name}?text=a,b")["train"].examples[0] == (
+            first[0], second[0],
+        )  # fmt: skip
+    for pair in (texts, [f"word{i}" for i in numbers]):
+        frame.assign(a=pair, b=texts[::-1]).to_csv(tmp_path / "t.csv", index=False)
+        assert tm.load_task(str(tmp_path / "t.csv"))["train"].examples[0] == (pair[0], texts[-1])

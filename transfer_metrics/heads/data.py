@@ -25,6 +25,7 @@ from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import complete_labels, fitted_kind
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.pairing import check_pairs
@@ -314,7 +315,7 @@ def _read_validation(
         features, labels = given, given.labels
         _check_class_names(tuple(given.manifest["classes"]), class_names)
     elif isinstance(given, (tuple, list)) and len(given) == 2:
-        features, labels = given[0], np.asarray(given[1])
+        features, labels = given[0], as_array(given[1])
         check_pairs(*given)
         if named is not None and not has_layers(features):
             features = checked(named, features, dtype=_FLOATS, reset=False)

@@ -112,7 +112,7 @@ def score(
     if hasattr(y, "__len__") and not len(y):
         raise InvalidInputError("there are no examples: X and y have no rows; give some")
     given = as_array(y)
-    kind, y = read_labels(y, kind)
+    kind, y = read_labels(given, kind)
     chosen = resolve_metrics(metrics, kind, skip="" if source is not None else "source")
     asked = asked_combinations(metrics, kind)
     if asked:

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.registry import choose
-from transfer_metrics.sources.tasks.label_values import as_numbers
+from transfer_metrics.sources.tasks.label_values import as_array, as_numbers
 
 _COLUMNS_AT_ONCE = 8192
 
@@ -184,6 +184,9 @@ def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how
     the columns and compares them; of layers their columns. What is wrong is an
     ``InvalidInputError``, in the words of scikit-learn where there are none of ours.
     """
+    types: Any = getattr(y, "dtypes", getattr(y, "dtype", None))
+    if any(hasattr(one, "na_value") for one in np.ravel(types)):
+        y = as_array(y)  # of whole numbers and booleans of pandas scikit-learn makes floats
     given = {} if y is None else {"y": y, "multi_output": multi_output}
     try:
         if not has_layers(X):

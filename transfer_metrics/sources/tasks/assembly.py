@@ -12,13 +12,12 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.example import Modality, Word, example_modality
-from transfer_metrics.sources.tasks.label_values import as_array, number_of, odd_classes
+from transfer_metrics.sources.tasks.label_doubts import doubts
+from transfer_metrics.sources.tasks.label_values import as_array, number_of
 from transfer_metrics.sources.tasks.labels import (
     IGNORED,
     Kind,
-    doubts,
     encode,
-    odd_texts,
     unlabelled,
 )
 from transfer_metrics.sources.tasks.pairing import telling
@@ -29,6 +28,8 @@ from transfer_metrics.untrusted import visible
 
 _LOOKED_AT = 50
 """Texts of which it is seen whether they are names of files."""
+_NEARLY = 0.8
+"""Share of these from which on no texts are meant."""
 _LONGEST = 60
 """Letters of what is shown of a sentence."""
 _POLICIES = {
@@ -77,10 +78,9 @@ def make_task(
         cure = "" if kind == "regression" or missing == "keep" else cure
         told = ", ".join(f"{what} ({why})" for what, why in left)
         raise InvalidInputError(f"{error}; left out: {told}{cure}") from error
-    doubted = doubts(given) if kind is None and classes is None else []
+    doubted = []
     if kind is None and classes is None:
-        doubted += odd_texts({split: y for split, (_, y) in parts.items()})
-        doubted += odd_classes(given) if found_kind == "classification" else []
+        doubted += doubts(given, found_kind, {split: y for split, (_, y) in parts.items()})
     splits = {split: Split(x, labels[split]) for split, (x, _) in kept.items()}
     # Nothing is decoded where the sequence itself knows, so that a damaged file is told of later.
     found: set[Modality] = {
@@ -112,13 +112,23 @@ def make_task(
 
 
 def _refuse_names_of_files(name: str, texts: Sequence[Any]) -> None:
-    """Refuse texts of which most are names of files, which no model of texts should read."""
+    """Refuse texts of which nearly all are names of files, which no model of texts should read.
+
+    Where most have words before the name a warning tells, since these may be sentences.
+    """
     some: list[Any] = []
     with suppress(InvalidInputError):  # of one that cannot be read, told of when it is used
         some += (texts[i] for i in range(min(len(texts), _LOOKED_AT)))
     some = [text for text in some if text]
     named = [t for t in some if isinstance(t, str) and t.strip().lower().endswith(OF_FILES)]
-    if 2 * len(named) > len(some):
+    if len(named) < _NEARLY * max(len(some), 1):
+        return
+    if 2 * sum(any(map(str.isspace, text.strip())) for text in named) > len(named):
+        warn(
+            f"task {name!r}: all texts end as names of files do, such as "
+            f"{visible(named[0], _LONGEST)!r}; if they are such, give what is in the files"
+        )
+    else:
         odd = next((text for text in some if text not in named), "")
         raise InvalidInputError(
             f"task {name!r}: the texts are names of files, such as {visible(named[0], _LONGEST)!r}"

@@ -15,7 +15,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import plain_name
-from transfer_metrics.sources.tasks.label_values import number_of
+from transfer_metrics.sources.tasks.label_values import FEW, number_of
 from transfer_metrics.sources.tasks.pairing import INDEX
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, inside
 from transfer_metrics.sources.tasks.sequences import Files
@@ -54,6 +54,8 @@ _PAIRS = (
 _SINGLES = ("text", "sentence", "content")
 _OF_TEXTS = (*_SINGLES, "review", "title")
 """Names of texts, which are no label unless nothing else is."""
+_OFTEN = 10
+"""So many rows have each of some words that are no texts, on average."""
 _TRIED = 10
 """Files that are named of which one must be there."""
 
@@ -325,7 +327,7 @@ def _inputs(
                 f"{column!r}, of which most cells are numbers; correct it, name the columns of "
                 f"numbers with ?features=…, or say ?text={column} if it is text"
             )
-    wanted = _text_columns(name, texts, len(texts if table.declared else rest))
+    wanted = _text_columns(table, texts, len(texts if table.declared else rest))
     if wanted:
         return "texts", wanted
     numbers = [c for c, held in rest.items() if held == "numbers"]
@@ -342,7 +344,7 @@ def _inputs(
     return "numbers", numbers
 
 
-def _text_columns(name: str, words: list[str], columns: int) -> list[str]:
+def _text_columns(table: Table, words: list[str], columns: int) -> list[str]:
     """Of the columns that hold words those that hold the text; none means numbers."""
     pair = next((pair for pair in _PAIRS if set(pair) <= set(words)), None)
     if pair is not None:
@@ -350,12 +352,22 @@ def _text_columns(name: str, words: list[str], columns: int) -> list[str]:
     single = next((single for single in _SINGLES if single in words), None)
     if single is not None:
         return [single]
-    if not words or (len(words) <= 2 and len(words) == columns):
+    if len(words) <= 1 and len(words) in (0, columns):
+        return words
+    if len(words) == columns == 2 and not any(_is_category(table.cells(c)) for c in words):
         return words
     raise InvalidInputError(
-        f"task {name!r}: columns {', '.join(words)} hold words; say which are the text, "
+        f"task {table.name!r}: columns {', '.join(words)} hold words; say which are the text, "
         f"?text=one or ?text=one,two, or which columns are numbers, ?features=a,b"
     )
+
+
+def _is_category(cells: Sequence[Any]) -> bool:
+    """Whether cells name one of a few things, as letters and single words that repeat do."""
+    found = {str(cell).strip() for cell in cells} - {""}
+    letters = all(len(word) == 1 and word.isascii() for word in found)
+    words = len(found) <= min(FEW, len(cells) // _OFTEN) and all(len(w.split()) == 1 for w in found)
+    return letters or words
 
 
 def named_label(columns: Sequence[str]) -> str | None:

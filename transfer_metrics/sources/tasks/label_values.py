@@ -19,8 +19,8 @@ ABSENT = frozenset(
     ("", "NA", "N/A", "n/a", "#N/A", "nan", "NaN", "-nan", "null", "NULL", "None", "<NA>")
 )
 """Texts that stand for no value, as tables have them."""
-_MOSTLY, _LEAST = 0.9, 10
-"""Share and count of numbers from which on texts among them are hardly names."""
+FEW = 20
+"""So many different whole numbers are classes in any case."""
 _LONGEST = 4_000
 """Digits of a number; Python refuses to read more than 4 300."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
@@ -212,58 +212,6 @@ def plain_numbers(columns: dict[str, list[str]], commas: bool) -> list[str]:
 def _sure(cells: Sequence[str], decimal: str, thousands: str) -> bool:
     """Whether one of the cells can be read in one way only."""
     return any(decimal in cell or cell.count(thousands) > 1 for cell in cells)
-
-
-def odd_classes(labels: Mapping[str, np.ndarray]) -> list[str]:
-    """What may be a mistake where some classes are none, as -1 and 255, or several, as ``a|b``."""
-    read = read_texts(labels, None)
-    if read and all(array.dtype.kind in "iuf" and array.ndim == 1 for array in read.values()):
-        found = np.unique(np.concatenate([*read.values()])).tolist()
-        for number in (-1, 255):
-            others = [value for value in found if value != number]
-            several = 2 - min(number, 0) <= len(others) < 255  # -1, 0 and 1 are often meant
-            if number in found and several and others == [*range(len(others))]:
-                return [
-                    f"{number} beside 0 to {len(others) - 1} is taken for a class; leave those "
-                    f"examples out if it stands for none"
-                ]
-    texts = (cell for array in labels.values() if array.dtype == object for cell in array.tolist())
-    names = {text.strip() for text in texts if isinstance(text, str)}
-    joint = sorted(name for name in names if name.startswith("[") and name.endswith("]"))[:1]
-    for sign in "|;,":
-        parts = {part.strip() for name in names for part in name.split(sign)}
-        joined = sorted(name for name in names if sign in name)
-        joint += joined[:1] if len(parts) < len(names) else []
-    if not joint:
-        return []
-    return [
-        f"labels such as {joint[0][:60]!r} look like several labels each, and every combination is "
-        f"taken for a class; give each label a column of 0 and 1, such as by str.get_dummies of "
-        f"pandas, and name them with label=a,b,c, or say kind=classification"
-    ]
-
-
-def odd_texts(labels: Mapping[str, Any]) -> list[str]:
-    """What may be a mistake where a few texts among numbers make all of them names of classes."""
-    count, odd = 0, []
-    for split, values in labels.items():
-        array = as_array(values)
-        is_text = array.dtype == object
-        there = np.flatnonzero(~absent(array)).tolist() if is_text else []
-        texts = [row for row in there if isinstance(array[row], str)]
-        odd += [(split, row, array[row]) for row in texts if number_of(array[row]) is None]
-        count += len(there) if is_text else len(array)
-    numbers = count - len(odd)
-    if not odd or numbers < max(_MOSTLY * count, _LEAST):
-        return []
-    split, row, _ = odd[0]
-    found = list(dict.fromkeys(text for *_, text in odd))
-    named = ", ".join(repr(text[:30]) for text in found[:3]) + (" …" if len(found) > 3 else "")
-    return [
-        f"the labels are numbers but for {named}, the first in row {row + 1} of {split}, which "
-        f"makes them names of classes; leave such labels empty, or say kind=classification if "
-        f"they are names"
-    ]
 
 
 def _reads_back(text: str) -> bool:

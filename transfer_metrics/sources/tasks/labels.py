@@ -11,12 +11,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.sources.tasks.label_doubts import doubts
 from transfer_metrics.sources.tasks.label_values import (
+    FEW,
     absent,
     as_array,
     number_of,
-    odd_classes,
-    odd_texts,
     read_texts,
 )
 from transfer_metrics.sources.tasks.pairing import check_pairs
@@ -26,8 +26,6 @@ _KINDS = get_args(Kind)
 _KNOWN = "'classification', 'regression' or 'multilabel'"
 IGNORED = -100
 """A number that is no class, by the convention of losses."""
-_FEW = 20
-"""So many whole numbers are classes in any case."""
 _OFTEN = 10
 """Whole numbers are classes where each has so many examples on average."""
 _DENSE = 0.8
@@ -43,7 +41,7 @@ def kind_of(labels: Mapping[str, Any]) -> str:
     """What labels are, per split: of a classification, a regression, or ``"multilabel"``.
 
     Texts and booleans name classes. Numbers that are not all whole are targets, as are several per
-    example, unless all are 0 or 1. Other whole numbers are classes; but more than ``_FEW`` are
+    example, unless all are 0 or 1. Other whole numbers are classes; but more than ``FEW`` are
     targets if each has fewer than ``_OFTEN`` examples and less than ``_DENSE`` of the range occurs.
 
     >>> kind_of({"": [0.0, 1.0]}), kind_of({"": [0.5, 1.0]}), kind_of({"": [[0, 1], [1, 1]]})
@@ -60,7 +58,7 @@ def kind_of(labels: Mapping[str, Any]) -> str:
     if not bool((np.isfinite(values) & (values == np.floor(values))).all()):
         return "regression"
     found = np.unique(values)
-    if len(found) <= _FEW:
+    if len(found) <= FEW:
         return "classification"
     often = len(values) >= _OFTEN * len(found)
     dense = len(found) >= _DENSE * (float(found[-1]) - float(found[0]) + 1)
@@ -101,48 +99,19 @@ def _among(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
     return np.array([isinstance(value, int) and value in numbers for value in array], bool)
 
 
-def doubts(labels: Mapping[str, Any]) -> list[str]:
-    """What may be a mistake where ``kind_of`` found targets, or classes as ages and years are."""
-    read = read_texts(arrays := {split: as_array(y) for split, y in labels.items()}, None)
-    plain = all(a.dtype.kind in "iuf" and a.ndim == 1 for a in read.values())
-    found = np.unique(np.concatenate([*read.values()])) if plain and read else np.empty(0)
-    if len(found) > _FEW and found[0] not in (0, 1) and kind_of(read) == "classification":
-        return [
-            f"{len(found)} different whole numbers, {found[0]:.15g} to {found[-1]:.15g}, as labels "
-            f"are taken for classes; say kind=regression if they are measured, as ages are"
-        ]
-    if not plain or kind_of(read) != "regression":
-        return []
-    written: dict[Any, Any] = {}
-    for split in [split for split, array in arrays.items() if array.dtype == object]:
-        for text, number in zip(arrays[split].tolist(), read[split].tolist(), strict=True):
-            if (other := written.setdefault(number, text)) != text:
-                return [
-                    f"the labels {other!r} and {text!r} are one number to a regression; say "
-                    f"kind=classification if they name classes"
-                ]
-    count = sum(map(len, read.values()))
-    if bool((found == np.floor(found)).all()) and len(found) < count:
-        return [
-            f"{len(found)} different whole numbers as labels of {count} examples are taken for "
-            f"targets of a regression; say kind=classification if they name classes"
-        ]
-    return []
-
-
 def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np.ndarray]:
     """The kind of labels of features that are there already, and their numbers.
 
     Class numbers int64 (N,), or targets float64 (N,) or (N, K). Missing labels are refused, and so
     are classes spelt out unless ``kind`` says what they are, and labels of ``X`` in another order;
-    ``odd_texts`` and ``odd_classes`` are warned of.
+    ``doubts`` about classes are warned of.
     """
     check_pairs(X, y)
     array = complete_labels(y, kind)
     if kind is None:
-        for doubt in (*odd_texts({"y": array}), *odd_classes({"y": array})):
-            warn(doubt)
         kind = _decided({"y": array})
+        for doubt in doubts({"y": array}, kind) if kind == "classification" else ():
+            warn(doubt)
     if kind == "multilabel":
         return kind, _targets("y", array)
     if kind not in _KINDS:

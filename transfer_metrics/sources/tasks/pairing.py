@@ -71,19 +71,25 @@ def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
                 f"in order as they are"
             )
         return
-    place = of_y.get_indexer(of_x)
+    place, text = of_y.get_indexer(of_x), ""
+    if (place < 0).all() and of_x.dtype != of_y.dtype:  # as of numbers and their texts
+        of_x, of_y, text = of_x.map(str), of_y.map(str), ".rename(str)"
+        if of_x.equals(of_y) or not (of_x.is_unique and of_y.is_unique):
+            return
+        place = of_y.get_indexer(of_x)
+    cure = f"{y_name}{text}.loc[{x_name}{text}.index]"
     row = int(np.argmax(place != np.arange(len(place))))
     told = f"row {row} is {str(of_x[row])!r} in {x_name} and {str(of_y[row])!r} in {y_name}"
     if (place >= 0).all():
         raise InvalidInputError(
             f"{x_name} and {y_name} have the same row labels in another order: {told}; give "
-            f"{y_name}.loc[{x_name}.index], or {y_name}.to_numpy() if they are in order as they are"
+            f"{cure}, or {y_name}.to_numpy() if they are in order as they are"
         )
     if (place >= 0).any():
         warn(
             f"{x_name} and {y_name} share {int((place >= 0).sum())} of {len(place)} row labels and "
-            f"are paired by position: {told}; give {y_name}.loc[{x_name}.index] if they are of one "
-            f"table, or {y_name}.to_numpy() if they are in order as they are"
+            f"are paired by position: {told}; give {cure} if they are of one table, or "
+            f"{y_name}.to_numpy() if they are in order as they are"
         )
 
 
