@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
 import shutil
 import tempfile
@@ -18,11 +20,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Threads of processes that share the cores wait for each other most of the time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A torchvision wheel built for CUDA does not import beside a CPU build of torch until it is mended.
-with contextlib.suppress(MissingDependencyError):
-    require("torchvision", "the tests")
-
 CACHE = pytest.StashKey[str]()
+_NUMBERS = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +34,20 @@ def pytest_configure(config: pytest.Config) -> None:
     """Doctests, which have no fixtures, leave the user's cache alone as well."""
     config.stash[CACHE] = tempfile.mkdtemp(prefix="transfer-metrics-tests-")
     os.environ["TRANSFER_METRICS_CACHE"] = config.stash[CACHE]
+
+
+def pytest_collection() -> None:
+    """Not in the process that only hands tests out to workers, which has no use for torch."""
+    # Modules and tests are kept to the end: there is no garbage to look for among them.
+    gc.disable()
+    # A wheel built for CUDA does not import beside a CPU build of torch until it is mended.
+    with contextlib.suppress(MissingDependencyError):
+        require("torchvision", "the tests")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -59,6 +72,7 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    """No test reads or writes the user's cache."""
-    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _private_cache(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch):
+    """No test reads or writes the user's cache, nor that of another test."""
+    place = Path(pytestconfig.stash[CACHE], str(next(_NUMBERS)))
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(place))

@@ -12,7 +12,7 @@ import collections
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +100,7 @@ class Module:
             and re.fullmatch(r"[\w.:]+", node.value)
         }
 
-    def mentions(self, modules: Iterable[str]) -> set[tuple[str, str]]:
+    def mentions(self, modules: Mapping[str, Module]) -> set[tuple[str, str]]:
         """Modules and their names that this file mentions: imported, as attributes, as texts."""
         known = set(modules)
         found = {(base, name) for _, base, name in self.imports if base in known and name}
@@ -119,7 +119,8 @@ class Module:
                 attributes.add((_dotted(node.value), node.attr))
         found |= {(called[of], name) for of, name in attributes if of in called}
         # As in `monkeypatch.setattr(module, "NAME", …)`.
-        found |= {(module, text) for module in called.values() for text in self.strings}
+        for module in called.values():
+            found |= {(module, text) for text in self.strings.intersection(modules[module].public)}
         for text in self.strings:
             parts = re.split(r"[.:]", text)
             for k in range(1, len(parts)):

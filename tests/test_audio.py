@@ -56,17 +56,20 @@ def quiet(model: Any, task: Any, **options: Any):
     return tm.extract(model, task, progress=False, **options)
 
 
-def hidden_states(folder: Path, sound: np.ndarray) -> list[torch.Tensor]:
-    """All hidden states of one sound alone, (T, D), so that nothing is padded to another."""
+def hidden_states(folder: Path, sounds: list[np.ndarray]) -> list[list[torch.Tensor]]:
+    """All hidden states of each sound alone, (T, D), so that nothing is padded to another."""
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
     network = transformers.AutoModel.from_pretrained(folder).eval()
     if network.config.is_encoder_decoder:
         network = network.get_encoder()
-    batch = extractor(sound, sampling_rate=RATE, return_tensors="pt")
-    batch.pop("attention_mask", None)
-    with torch.no_grad():
-        states = network(**batch, output_hidden_states=True).hidden_states
-    return [state[0] for state in states]
+    found = []
+    for sound in sounds:
+        batch = extractor(sound, sampling_rate=RATE, return_tensors="pt")
+        batch.pop("attention_mask", None)
+        with torch.no_grad():
+            states = network(**batch, output_hidden_states=True).hidden_states
+        found.append([state[0] for state in states])
+    return found
 
 
 # ---------------------------------------------------------------- features
@@ -80,7 +83,7 @@ def test_features_are_those_of_transformers(name, checkpoints):
     folder, sounds = checkpoints(name), tones()[:6]
     model = tm.load_model(f"hf:{folder}")
     assert model.modality == "audio"
-    states = [hidden_states(folder, sound) for sound in sounds]
+    states = hidden_states(folder, sounds)
     if name == "whisper":  # a frame of its encoder is 320 samples; those behind the sound are empty
         states = [
             [state[: math.ceil(len(sound) / 320)] for state in of]

@@ -385,6 +385,7 @@ class TestTraining:
         assert "resnet-usps: epoch 1/1" in self.train(made, out)
         return out
 
+    @pytest.mark.integration
     def test_trains_what_was_asked_for(
         self, trained: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -399,6 +400,7 @@ class TestTraining:
         assert zoo.record("vit-gtsrb")["source_classes"] == ["a", "b"]
         assert zoo.build("resnet-usps").head.out_features == 2
 
+    @pytest.mark.integration
     def test_finished_networks_are_not_trained_again(
         self, made: Path, trained: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -81,7 +81,8 @@ def test_rank_prints_a_ranking_and_writes_its_files(capsys, tmp_path):
 def test_a_failed_model_gives_status_one_and_a_row(capsys, tmp_path):
     status, out, err = run(
         capsys, "rank", "--models", "zoo:vit-mnist,zoo:absent", "--task", "sklearn:digits",
-        "--metrics", "knn", "--layers", "last", "--json", "--quiet", "--out", tmp_path,
+        "--metrics", "knn", "--layers", "last", "--examples", "100", "--json", "--quiet",
+        "--out", tmp_path,
     )  # fmt: skip
     assert status == 1
     records = json.loads(out)
@@ -134,7 +135,7 @@ def test_what_is_listed_comes_as_json_and_csv_too(argv, capsys):
 def test_csv_is_the_long_table(capsys, tmp_path):
     _, out, _ = run(
         capsys, "rank", "--models", "zoo:vit-mnist", "--task", "zoo:glyphs", "--quiet",
-        "--metrics", "knn", "--csv", "--no-plots", "--out", tmp_path,
+        "--examples", "100", "--metrics", "knn", "--csv", "--no-plots", "--out", tmp_path,
     )  # fmt: skip
     rows = list(csv.DictReader(io.StringIO(out)))
     assert len(rows) > 2
@@ -282,7 +283,7 @@ def test_score_refuses_what_it_cannot_trust(capsys, tmp_path):
 
 
 def test_layers_extract_and_store(capsys, tmp_path):
-    base = ["--model", "zoo:vit-mnist", "--task", "sklearn:digits", "--quiet"]
+    base = ["--model", "zoo:vit-mnist", "--task", "sklearn:digits", "--examples", 150, "--quiet"]
     status, out, _ = run(capsys, "extract", *base, "--out", tmp_path / "f")
     assert status == 0
     names = [line.split("\t")[0] for line in out.splitlines()]
@@ -314,7 +315,8 @@ def test_list(capsys):
 def test_cache_shows_and_clears(capsys, tmp_path):
     run(
         capsys, "rank", "--models", "zoo:vit-mnist", "--task", "sklearn:digits", "--quiet",
-        "--layers", "last", "--metrics", "knn", "--out", tmp_path,
+        "--examples", "100", "--layers", "last", "--metrics", "knn", "--no-plots",
+        "--out", tmp_path,
     )  # fmt: skip
     assert os.environ["TRANSFER_METRICS_CACHE"] in run(capsys, "cache")[1]
     assert "1 files" in " ".join(run(capsys, "cache")[1].split())
@@ -330,16 +332,6 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(capsys, tmp_path, monke
     )  # fmt: skip
     assert status == 2
     assert "TRANSFER_METRICS_CACHE" in err
-
-
-def test_a_pipe_that_closes_early_is_no_error():
-    with subprocess.Popen(
-        [sys.executable, "-m", "transfer_metrics", "list", "metrics"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        process.stdout.close()
-        assert process.wait(60) in (0, 1)
-        assert b"Traceback" not in process.stderr.read()
 
 
 def stripped(path):

@@ -15,6 +15,7 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.ranking.forecast import forecast
 
 RANK = ["rank", "--models", "zoo:cnn-mnist,zoo:vit-mnist", "--task", "sklearn:digits", "--quiet"]
+RANK += ["--examples", "150"]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def test_a_run_is_repeated_from_what_it_wrote(capsys: pytest.CaptureFixture) -> 
 def test_the_command_line_wins(capsys: pytest.CaptureFixture) -> None:
     Path("c.yaml").write_text(
         "models: [zoo:cnn-mnist, zoo:vit-mnist]\ntask: sklearn:digits\nmetrics: lfc\n"
-        "layers: last\nno_plots: true\njson: true\nquiet: true\n"
+        "layers: last\nexamples: 150\nno_plots: true\njson: true\nquiet: true\n"
     )
     assert main(["rank", "--config", "c.yaml", "--metrics", "knn"]) == 0
     records = json.loads(capsys.readouterr().out)
@@ -124,8 +125,9 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
 
 
 def test_forecast_agrees_with_the_run() -> None:
-    (found,) = forecast("zoo:cnn-mnist", "sklearn:digits", layers="blocks", progress=False)
-    store = tm.extract("zoo:cnn-mnist", "sklearn:digits", progress=False)
+    task = tm.load_task("sklearn:digits", examples=150)
+    (found,) = forecast("zoo:cnn-mnist", task, layers="blocks", progress=False)
+    store = tm.extract("zoo:cnn-mnist", task, progress=False)
     assert found.layers == len(store.layers)
     assert found.bytes == sum(store[layer.name].nbytes for layer in store.layers)
     assert found.params == sum(

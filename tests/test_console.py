@@ -134,10 +134,12 @@ def script(line: str, **environment: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "line",
     [
         "RUN rank --help | head -1",
+        "RUN list metrics | true",
         "RUN list tasks zoo:glyphs 2>&1 | head -1",
         "RUN list metrics >&-",
         "RUN list tasks zoo:glyphs 2>&-",

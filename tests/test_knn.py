@@ -301,6 +301,7 @@ print(json.dumps([of_faiss, torch.backends.cpu.get_cpu_capability(), dict(os.env
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("said", [None, "Prescott"])
 def test_faiss_uses_what_the_processor_can_do(said):
     """Its OpenBLAS takes new processors for old ones, unless the environment says otherwise."""

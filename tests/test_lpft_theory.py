@@ -162,8 +162,8 @@ def solved(seed: int, noise: float):
     case = Instance(seed, noise)
     ft, probe = case.model(case.v0), case.probe()
     lpft = copy.deepcopy(probe)
-    path = case.run(ft, 900, case.ood)
-    lp_path = case.run(lpft, 900, case.ood)
+    path = case.run(ft, 500, case.ood)
+    lp_path = case.run(lpft, 500, case.ood)
     return case, probe, ft, lpft, path, lp_path
 
 
@@ -201,7 +201,7 @@ class TestRandomInstances:
             model = case.model(case.v0)
             fine = copy.copy(case)
             fine.rate = case.rate / (8 * parts)
-            fine.run(model, 300 * parts)
+            fine.run(model, 150 * parts)
             v, B = model.v.detach().numpy(), model.B.detach().numpy()
             drift.append(np.abs(np.outer(v, v) - B @ B.T - start).max())
         assert drift[0] < 0.05

@@ -66,7 +66,7 @@ def scores(table: tm.ScoreTable) -> dict[str, float]:
         {"cache": "never"},
         {"cache": "only-missing"},
         {"stream": False},
-        {"engine": "processes", "workers": 2},
+        pytest.param({"engine": "processes", "workers": 2}, marks=pytest.mark.integration),
     ],
     ids=str,
 )
