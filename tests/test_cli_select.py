@@ -20,7 +20,8 @@ from transfer_metrics.selection.layer_selector import LayerSelector
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("select") / "features"
-    tm.extract("zoo:cnn-mnist", "sklearn:digits", layers="blocks", out=path, progress=False)
+    task = "sklearn:digits?examples=300"
+    tm.extract("zoo:cnn-mnist", task, layers="blocks", out=path, progress=False)
     return path
 
 

@@ -225,7 +225,7 @@ def test_schedule_spreads_models_before_it_shares_them() -> None:
 # --- rankings -------------------------------------------------------------------------------------
 
 METRICS = ["logme", "transrate", "knn", "leep"]
-MODELS = ["zoo:cnn-mnist", "zoo:cnn-cifar10"]
+MODELS, TASK = ["zoo:cnn-mnist", "zoo:cnn-cifar10"], "sklearn:digits?examples=500"
 COMMON = {"cache": "never", "progress": False, "shard_size": 100}
 
 
@@ -242,14 +242,12 @@ def _same(table: tm.ScoreTable, other: tm.ScoreTable) -> None:
 
 @pytest.fixture(scope="module")
 def stored() -> tm.ScoreTable:
-    return tm.rank_models(MODELS, "sklearn:digits", METRICS, stream=False, **COMMON)
+    return tm.rank_models(MODELS, TASK, METRICS, stream=False, **COMMON)
 
 
 @on_every
 def test_streamed_scores_are_those_of_stored_features(engine: str, stored: tm.ScoreTable) -> None:
-    table = tm.rank_models(
-        MODELS, "sklearn:digits", METRICS, engine=engine, workers=2, stream=True, **COMMON
-    )
+    table = tm.rank_models(MODELS, TASK, METRICS, engine=engine, workers=2, stream=True, **COMMON)
     _same(table, stored)
     assert table.ranking()["model"].tolist() == stored.ranking()["model"].tolist()
 
@@ -258,9 +256,7 @@ def test_streamed_scores_are_those_of_stored_features(engine: str, stored: tm.Sc
     "engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True
 )
 def test_whole_models_in_parallel(engine: str, stored: tm.ScoreTable) -> None:
-    table = tm.rank_models(
-        MODELS, "sklearn:digits", METRICS, engine=engine, workers=2, stream=False, **COMMON
-    )
+    table = tm.rank_models(MODELS, TASK, METRICS, engine=engine, workers=2, stream=False, **COMMON)
     _same(table, stored)
 
 
@@ -278,7 +274,7 @@ def test_intervals_are_the_same(stored: tm.ScoreTable) -> None:
 
 def test_the_mean_of_layers_and_words_with_labels_stream_too() -> None:
     mean = {**COMMON, "layers": "mean", "metrics": ["logme", "knn"]}
-    a, b = (tm.rank_models("zoo:vit-mnist", "sklearn:digits", stream=s, **mean) for s in (0, 1))
+    a, b = (tm.rank_models("zoo:vit-mnist", TASK, stream=s, **mean) for s in (0, 1))
     _same(a, b)
 
 
@@ -301,7 +297,7 @@ def test_regression_streams_with_binned_targets() -> None:
 
 def test_a_model_that_fails_leaves_its_reason_and_others_go_on() -> None:
     table = tm.rank_models(
-        ["zoo:vit-mnist", "zoo:no-such-net"], "sklearn:digits", "knn",
+        ["zoo:vit-mnist", "zoo:no-such-net"], TASK, "knn",
         engine="processes", workers=2, **COMMON,
     )  # fmt: skip
     assert table.best() == "zoo:vit-mnist"

@@ -162,9 +162,10 @@ def test_any_transformer_and_any_student():
 
 
 def test_a_store_brings_its_labels_and_its_name():
-    store = tm.extract("zoo:mixer-usps", "sklearn:digits", progress=False, layers="blocks")
+    task = tm.load_task("sklearn:digits", examples=300)
+    store = tm.extract("zoo:mixer-usps", task, progress=False, layers="blocks")
     result = few_shot(store, ways=5, shots=[1, 2], episodes=2, progress=False, selectors={})
-    assert result.title == "zoo:mixer-usps on sklearn:digits"
+    assert result.title == f"zoo:mixer-usps on {task.name}"
     assert (result.accuracies > 0.2).any()
 
 

@@ -49,7 +49,8 @@ def label_of(table):
 
 @pytest.fixture(scope="module")
 def store():
-    return tm.extract("zoo:resnet-cifar10", "sklearn:digits", layers="blocks", progress=False)
+    task = "sklearn:digits?examples=300"
+    return tm.extract("zoo:resnet-cifar10", task, layers="blocks", progress=False)
 
 
 @quiet

@@ -361,7 +361,7 @@ def test_blocks_of_torchvision(name, expected):
         ),
         (
             "swin_tiny_patch4_window7_224",
-            {},
+            {"embed_dim": 24},
             "patch_embed layers.0.blocks.[0-1] layers.1.downsample layers.1.blocks.[0-1] "
             "layers.2.downsample layers.2.blocks.[0-5] layers.3.downsample layers.3.blocks.[0-1] "
             "head.fc:input",

@@ -522,7 +522,7 @@ class TestSaving:
         touch = f"open({str(called)!r}, 'w').close()"
         (tmp_path / "intruder.py").write_text(f"{touch}\n\ndef run():\n    {touch}\n")
         monkeypatch.syspath_prepend(tmp_path)
-        store = tm.extract("zoo:cnn-mnist", "sklearn:digits", "last", progress=False)
+        store = tm.extract("zoo:cnn-mnist", "sklearn:digits?examples=300", "last", progress=False)
         LinearProbe(C_grid=(1.0,)).fit(store).save(tmp_path / "head")
         path = tmp_path / "head" / "head.json"
         record = json.loads(path.read_text())

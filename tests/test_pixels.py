@@ -117,7 +117,9 @@ def test_models_of_one_size_decode_each_image_once(task, tmp_path):
 
 
 @pytest.mark.parametrize("stream", [None, False])
-@pytest.mark.parametrize("engine", ["serial", "processes"])
+@pytest.mark.parametrize(
+    "engine", ["serial", pytest.param("processes", marks=pytest.mark.integration)]
+)
 def test_a_ranking_has_the_scores_that_it_has_without(task, tmp_path, engine, stream, monkeypatch):
     if engine == "processes" and stream is False:
         pytest.skip("the same path as in one process")

@@ -823,7 +823,7 @@ def test_what_a_table_made_by_hand_lacks_is_left_blank():
 def test_only_files_without_a_digest_are_forced_to_the_disk(monkeypatch, tmp_path):
     forced = []
     monkeypatch.setattr("transfer_metrics.files.os.fsync", forced.append)
-    table = tm.rank_models(["zoo:cnn-mnist"], "sklearn:digits", "knn", progress=False)
+    table = tm.rank_models(["zoo:cnn-mnist"], "sklearn:digits?examples=100", "knn", progress=False)
     assert not forced
     table.save(tmp_path / "scores.jsonl")
     assert len(forced) == 1

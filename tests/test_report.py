@@ -633,7 +633,7 @@ def test_report_of_files_on_the_command_line(capsys, tmp_path):
 def test_report_ranks_first_where_models_are_named(capsys, tmp_path):
     out = tmp_path / "r.html"
     argv = ["report", "--models", "zoo:vit-mnist,zoo:absent", "--task", "sklearn:digits"]
-    argv += ["--examples", "200", "--metrics", "transrate", "--quiet", "--out", str(out)]
+    argv += ["--metrics", "transrate", "--quiet", "--out", str(out)]
     assert main(argv) == 1
     told = capsys.readouterr().err
     assert told.count("warning: transrate grows with the number of features") == 1

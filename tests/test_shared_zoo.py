@@ -51,7 +51,7 @@ def test_there_are_weights_for_every_model(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "measured"),
     [
-        ("cifar10_resnet20", 81.03),
+        pytest.param("cifar10_resnet20", 81.03, marks=pytest.mark.integration),
         pytest.param("cifar10_resnet32", 82.56, marks=pytest.mark.slow),
         pytest.param("cifar10_resnet56", 83.2, marks=pytest.mark.slow),
         ("cifar10_resnet8", 75.5),

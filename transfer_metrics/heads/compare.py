@@ -109,8 +109,8 @@ def compare(
     each split (per process or actor), whose features are kept in memory up to 2 GiB, and beyond it
     in the folder of the cache until the model is done.
 
-    >>> table = compare("zoo:mixer-usps", "sklearn:digits", "linear_probe(C_grid=(0.01, 1.0))",
-    ...                 cache="never", progress=False)
+    >>> table = compare("zoo:mixer-usps", "sklearn:digits?examples=300",
+    ...                 "linear_probe(C_grid=(0.01, 1.0))", cache="never", progress=False)
     >>> bool(table.summary()["test"].iloc[0] > 0.8)
     True
     """

@@ -109,7 +109,8 @@ class FineTune(Head):
     the weights, and with ``halving`` so many for each setting.
 
     >>> head = FineTune(lr=1e-2, epochs=1, progress=False)
-    >>> head.fit("zoo:cnn-mnist", "sklearn:digits").predict("sklearn:digits").shape
+    >>> task = "sklearn:digits?examples=200"
+    >>> head.fit("zoo:cnn-mnist", task).predict(task).shape
     (450,)
     """
 

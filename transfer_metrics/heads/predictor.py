@@ -236,8 +236,9 @@ class Predictor(ClassifierMixin, BaseEstimator):
             TransferMetricsError: no example at all can be read; the reason of the first.
 
         >>> from transfer_metrics import LinearProbe
-        >>> head = LinearProbe(C_grid=(0.1,)).fit("zoo:cnn-mnist", "sklearn:digits")
-        >>> head.predict_table("sklearn:digits").columns.tolist()
+        >>> task = "sklearn:digits?examples=100"
+        >>> head = LinearProbe(C_grid=(0.1,)).fit("zoo:cnn-mnist", task)
+        >>> head.predict_table(task).columns.tolist()
         ['example', 'class', 'probability', 'error']
         """
         import pandas as pd

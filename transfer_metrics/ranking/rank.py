@@ -169,8 +169,8 @@ def rank_models(
     Cost: one forward pass over the split per model, plus the metrics of each layer; with a budget
     at most that share of the passes, and loading all models once.
 
-    >>> table = rank_models(["zoo:vit-mnist", "zoo:no-such-net"], "sklearn:digits", "knn",
-    ...                     layers="last", progress=False)
+    >>> table = rank_models(["zoo:vit-mnist", "zoo:no-such-net"], "sklearn:digits?examples=100",
+    ...                     "knn", layers="last", progress=False)
     >>> table.best(), len(table.failures)
     ('zoo:vit-mnist', 1)
     """

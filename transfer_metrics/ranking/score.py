@@ -247,7 +247,7 @@ def score_layers(
     Cost: one forward pass where a model is given, then the metrics layer by layer; memory holds
     the features of one layer at a time.
 
-    >>> table = score_layers("zoo:vit-mnist", "sklearn:digits", ["knn"], progress=False)
+    >>> table = score_layers("zoo:vit-mnist", "sklearn:digits?examples=100", "knn", progress=False)
     >>> table.metrics
     ['knn']
     """
