@@ -16,8 +16,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.batches import (
@@ -30,6 +28,7 @@ from transfer_metrics.features.batches import (
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.inference import Inference
 from transfer_metrics.features.layers import Found, Layer, find_layers
+from transfer_metrics.features.operations import Operations
 from transfer_metrics.features.pixels import Pixels
 from transfer_metrics.features.pooling import Pool, pool_for, resolve_pool
 from transfer_metrics.features.shards import LABELS, LOGITS, layers_of
@@ -228,14 +227,14 @@ class Forward:
         return known[1]
 
     def _counted(self) -> int:
-        module, written = self.model.module, _Written()
+        module = self.model.module
         try:
-            batch, counter = self.load(self.few[:1]), FlopCounterMode(display=False)
-            with tried(module, self.device), self.inference.of(module), written, counter:
+            batch = self.load(self.few[:1])
+            with tried(module, self.device), self.inference.of(module), Operations() as counted:
                 call_model(self.model, place(batch, module))
         except Exception:  # of code that counting does not understand
             return 0
-        total = counter.get_total_flops() + _HANDED_ON * written.numbers
+        total = counted.multiplied + _HANDED_ON * counted.written
         return total // max(batch_size(batch), 1)
 
     @property
@@ -349,23 +348,6 @@ class Forward:
             )
         cure = "use amp=False" if self.amp else "check the model's weights and the example"
         return ExtractionError(f"{where} holds NaN or infinity; {cure}, or leave the layer out")
-
-
-class _Written(TorchDispatchMode):
-    """Counts the numbers that operations write inside; those that only look at some write none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numbers = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        aliases = [one.alias_info for one in func._schema.returns]
-        if not any(alias is not None and not alias.is_write for alias in aliases):
-            self.numbers += sum(tensor.numel() for tensor in tensors_in(output))
-        return output
 
 
 def _loses(rows: Tensor, kept: Tensor) -> bool:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone
-from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_metrics
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
+from transfer_metrics.features.operations import Operations
 from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.network import TransferNet
@@ -341,9 +341,9 @@ def _forward_flops(model: Model) -> int:
     Convolutions, matrix products and attention count; element-wise operations do not.
     """
     batch = place(model.dummy(1), model.module)
-    with FlopCounterMode(display=False) as counter, evaluation(model.module), torch.no_grad():
+    with Operations() as counted, evaluation(model.module), torch.no_grad():
         model(batch)
-    return int(counter.get_total_flops())
+    return counted.multiplied
 
 
 def _distortion(model: Model, network: TransferNet, split: Split | Inputs) -> tuple[float, float]:
