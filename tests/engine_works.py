@@ -47,6 +47,9 @@ class Squares:
         lost = [r for r in results if isinstance(r, Lost)]
         return "lost" if lost else sum(results)
 
+    def take_over(self, before: Squares) -> None:
+        self._note(f"after {before.slow}")
+
     def _note(self, text: str) -> None:
         (self.notes / f"{text} {os.getpid()} {time.time_ns()}").touch()
 

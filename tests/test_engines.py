@@ -20,8 +20,9 @@ from torch import nn
 import transfer_metrics as tm
 from tests.engine_works import Environment, Squares, Unreadable, notes_of
 from transfer_metrics.errors import EngineError, InvalidInputError, UnknownNameError
+from transfer_metrics.fork_server import fork_server_until_end
 from transfer_metrics.ranking.engines import ENGINES, REDUCE, Lost, Unit, map_reduce
-from transfer_metrics.ranking.engines.crew import _ATTEMPTS, Schedule
+from transfer_metrics.ranking.engines.crew import _ATTEMPTS, Crew, Schedule
 from transfer_metrics.threads import running_with
 
 pytestmark = pytest.mark.integration
@@ -108,6 +109,49 @@ def test_a_killed_worker_costs_only_what_it_was_doing(engine: str, tmp_path: Pat
 @pytest.mark.parametrize(
     "engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True
 )
+def test_workers_of_a_crew_stay_and_go_on_with_what_they_had(engine: str, tmp_path: Path) -> None:
+    items = [[i, 1] for i in range(1, 7)]
+    loads: list[list[tuple[int, str]]] = []
+    with fork_server_until_end(), Crew() as crew:
+        for i, chosen in enumerate((items, items[:4], items[1:3])):
+            folder = tmp_path / str(i)
+            folder.mkdir()
+            work = Squares(folder, slow=0.05 + i / 20)
+            found = dict(map_reduce(engine, work, chosen, [2] * len(chosen), workers=2, crew=crew))
+            assert found == {k: item[0] ** 2 + 1 for k, item in enumerate(chosen)}
+            loads.append([(int(first), pid) for _, first, pid, _ in notes_of(folder, "load")])
+            told = [words[1] for words in notes_of(folder, "after")]
+            assert told == (["0.05", "0.1"][i - 1 : i] * 2 if i else [])
+        assert set().union(*crew.homes(items).values()) == set(range(6))
+    pids = {pid for of_round in loads for _, pid in of_round}
+    assert len(pids) == 2, "they are the same processes"
+    for pid in pids:
+        own = {first for first, other in loads[0] if other == pid}
+        begun = [first for first, other in loads[1] if other == pid]
+        assert not own & {1, 2, 3, 4} or begun[0] in own, "it begins with what it had"
+    for pid in pids if engine == "processes" else ():  # Ray ends its own at its leisure
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
+def test_a_crew_replaces_who_died_between_two_works(tmp_path: Path) -> None:
+    with fork_server_until_end(), Crew() as crew:
+        work = Squares(tmp_path, slow=0.05)
+        assert dict(map_reduce("processes", work, ITEMS, [3] * 3, workers=2, crew=crew)) == SUMS
+        [victim, _] = crew.workers.values()
+        os.kill(victim.pid, 9)
+        again = Squares(tmp_path, slow=0.06)
+        assert dict(map_reduce("processes", again, ITEMS, [3] * 3, workers=2, crew=crew)) == SUMS
+        found = map_reduce("processes", again, ITEMS, [3] * 3, workers=2, crew=crew)
+        next(found)
+        found.close()  # who was at work does not stay
+        assert not crew.workers
+        assert dict(map_reduce("processes", work, ITEMS, [3] * 3, workers=2, crew=crew)) == SUMS
+
+
+@pytest.mark.parametrize(
+    "engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True
+)
 def test_a_part_that_kills_every_worker_is_given_up(engine: str, tmp_path: Path) -> None:
     work = Squares(tmp_path, die_at=(4, 1), always=True)
     found = dict(map_reduce(engine, work, ITEMS, [3, 3, 3], workers=2))
@@ -172,23 +216,43 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypa
     workers=st.integers(1, 6),
     deaths=st.floats(0, 0.3),
     seed=st.integers(0, 10_000),
+    stays=st.booleans(),
 )
-def test_schedule_whatever_happens(parts, workers, deaths, seed) -> None:
+def test_schedule_whatever_happens(parts, workers, deaths, seed, stays) -> None:
     """Every part has a result, each item is put together once, in whatever order things end."""
     random_state = random.Random(seed)
-    schedule, busy = Schedule(parts), {}
+    homes: dict[int, set[int]] = {}
+    for item in range(len(parts) if stays else 0):
+        homes.setdefault(random_state.randrange(workers + 1), set()).add(item)
+    schedule, busy = Schedule(parts, homes=homes, repeats=not stays), {}
+    begun, dead = set(), set()
     reduced: dict[int, list] = {}
     for _ in range(10_000):
         if schedule.finished:
             break
         for worker in range(workers):
-            if worker not in busy and (unit := schedule.take(worker)) is not None:
-                busy[worker] = unit
+            if worker in busy:
+                continue
+            own = homes.get(worker, set()) - begun if worker not in dead else set()
+            assert schedule.has_own(worker) == bool(own)
+            unit = schedule.take(worker)
+            if unit is None:
+                assert begun == set(range(len(parts))), "nobody is idle beside an item"
+                continue
+            busy[worker] = unit
+            if unit.part != REDUCE:
+                if unit.item not in begun and own:
+                    assert unit.item in own
+                assert not stays or (unit.item, unit.part) not in [
+                    (other.item, other.part) for w, other in busy.items() if w != worker
+                ]
+                begun.add(unit.item)
         assert busy, "work is left and nobody works"
         worker = random_state.choice(sorted(busy))
         unit = busy.pop(worker)
         results = schedule.results(unit.item) if unit.part == REDUCE else None
         if random_state.random() < deaths:
+            dead.add(worker)
             given_up = schedule.lost(worker, "dead")
             if given_up is not None and given_up.part == REDUCE:
                 reduced[unit.item] = []
@@ -220,6 +284,16 @@ def test_schedule_spreads_models_before_it_shares_them() -> None:
     for worker in "abc":
         schedule.done(worker, "result")
     assert [schedule.take(worker).item for worker in "cab"] == [2, 0, 1]
+
+
+def test_schedule_sends_items_home_and_leaves_nobody_idle() -> None:
+    schedule = Schedule([1, 1, 1, 1], homes={"a": {3}, "b": {0, 2}}, repeats=False)
+    assert schedule.take("a") == Unit(3, 0)
+    assert schedule.take("c") == Unit(1, 0), "one that has no home"
+    assert schedule.take("d") == Unit(0, 0), "another's, rather than nothing"
+    assert schedule.take("b") == Unit(2, 0)
+    assert schedule.take("e") is None, "what runs already is not repeated"
+    assert Schedule([2, 1]).take("x") == Unit(0, 0)
 
 
 # --- rankings -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import transfer_metrics as tm
 from transfer_metrics.errors import ExtractionError, InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.trace import first_tensor
-from transfer_metrics.sources.models.modules import evaluation, plain_module, unfused
+from transfer_metrics.sources.models.modules import evaluation, plain_module, unfused, weight_bytes
 
 N = 24
 X = np.random.default_rng(0).normal(size=(N, 12)).astype("float32")
@@ -314,6 +314,26 @@ def test_statically_quantised_networks():
     quantised_lstm = quantization.quantize_dynamic(Sound().eval(), {nn.LSTM, nn.Linear})
     wanted = by_hand(quantised_lstm)["rnn"].mean(1)
     np.testing.assert_allclose(extract(quantised_lstm)["rnn"], wanted.numpy(), atol=1e-6)
+
+
+@quantised
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_quantised_networks_are_ranked_and_take_what_their_packed_weights_take():
+    torch.manual_seed(0)
+    plain_one = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
+    packed = torch.ao.quantization.quantize_dynamic(copy.deepcopy(plain_one), {nn.Linear})
+    sound = torch.ao.quantization.quantize_dynamic(Sound(), {nn.LSTM, nn.Linear})
+    numbers, biases = 12 * 64 + 64 * 3, 64 + 3
+    assert weight_bytes(plain_one) == 4 * (numbers + biases)
+    scales = 2 * (4 + 8)  # of what each layer puts out, with a zero point of eight bytes
+    assert weight_bytes(packed) == numbers + 4 * biases + scales
+    assert weight_bytes(sound) >= 24 * (3 + 6) + 2 * 4 * 24 + 6 * 3
+    tied = nn.ModuleList([plain_one[0], plain_one[0]])
+    assert weight_bytes(tied) == 4 * (12 * 64 + 64)  # once
+    networks = {"plain": plain_one, "packed": packed, "sound": sound}
+    table = tm.rank_models(networks, (X, Y), "knn", cache="never", progress=False)
+    assert not table.failures
+    assert sorted(table.ranking()["model"]) == sorted(networks)
 
 
 @pytest.mark.parametrize(

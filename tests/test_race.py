@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 
 import numpy as np
@@ -17,6 +18,7 @@ import transfer_metrics as tm
 from transfer_metrics import progress
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.features.forward import Forward
+from transfer_metrics.ranking import race as racing
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.race import (
     _LEAST,
@@ -227,6 +229,24 @@ def test_one_network_that_is_too_large_for_the_budget_is_told():
         table = rank(models, draw(2), "knn", budget=0.4)
     assert table.best() == "m7"
     assert {r["n"] for r in table.records if r["model"] == "m7"} == {600}
+
+
+def test_a_race_over_its_budget_is_told_with_what_loading_takes(monkeypatch):
+    models = unequal(8, 1.1, widest=30)
+    passes = 600 * sum(model.module.cost for model in models)
+    # A quarter of what all passes take, so that half of what the budget has is left for passes.
+    visits = 0.25 * passes
+    monkeypatch.setattr(racing, "_VISIT", visits / 8)
+    with pytest.warns(TransferMetricsWarning) as told:
+        rank(models, draw(2), "knn", budget=0.4)
+    [text] = [str(w.message) for w in told if "the race costs" in str(w.message)]
+    share, meant = map(
+        float, re.search(r"costs (\S+) of a full ranking, not (\S+):", text).groups()
+    )
+    assert spent_of(models) <= 0.4 * passes, "by passes alone there is nothing to tell"
+    spent = (visits + spent_of(models)) / (visits + passes)
+    assert spent <= share <= spent + 0.04  # what finding layers takes is a bound
+    assert share > meant == 0.4
 
 
 def test_what_cannot_be_counted_counts_as_the_mean():

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import pickle
+import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +63,39 @@ def net(seed=0, width=16):
 
 def counting(seed=0):
     return Counting(seed)
+
+
+class Mortal(Net):
+    """One that ends the process that runs it where a file says so, which it removes."""
+
+    def __init__(self, folder, seed, width):
+        super().__init__(seed, width)
+        self.sign = Path(folder) / "kill"
+
+    def forward(self, x):
+        if self.sign.exists():
+            self.sign.unlink(missing_ok=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
+
+def noted(folder, seed=0, width=16):
+    """A network that leaves a note of who loaded it."""
+    (Path(folder) / f"load-{seed}-{os.getpid()}-{time.time_ns()}").touch()
+    return Mortal(folder, seed, width)
+
+
+def noted_names(folder, count=6):
+    return {
+        f"net {i}": f"{HERE}:noted(folder={str(folder)!r}, seed={i}, width={8 + 4 * i})"
+        for i in range(count)
+    }
+
+
+def loads(folder):
+    """Who loaded which network, in order."""
+    found = sorted((p.name.split("-")[1:] for p in folder.glob("load-*")), key=lambda w: int(w[2]))
+    return [(seed, pid) for seed, pid, _ in found]
 
 
 def names(count=6):
@@ -133,6 +170,44 @@ def test_survivors_score_as_networks_that_nothing_was_kept_of():
 
 
 @pytest.mark.integration
+@pytest.mark.integration
+def test_workers_stay_and_keep_networks_from_round_to_round(tmp_path, monkeypatch):
+    models = noted_names(tmp_path)
+    expected = rank(models)
+    for note in tmp_path.iterdir():
+        note.unlink()
+    found = rank(models, engine="processes", workers=2)
+    assert plain(found) == plain(expected)
+    assert len({r["round"] for r in found.records}) > 1
+    kept = loads(tmp_path)
+    assert len({pid for _, pid in kept}) <= 2
+    assert len(kept) == len(set(kept)), "a worker loads a network once"
+    for note in tmp_path.iterdir():
+        note.unlink()
+    monkeypatch.setattr(ranking, "worker_memory", lambda *given: 0)
+    assert plain(rank(models, engine="processes", workers=2)) == plain(expected)
+    assert len(loads(tmp_path)) > len(kept)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("round_of_death", [1, 2])
+def test_a_race_survives_a_worker_that_held_networks(tmp_path, monkeypatch, round_of_death):
+    models = noted_names(tmp_path)
+    expected = rank(models)
+    leave, rounds = Kept.leave, []
+
+    def watched(self, left):
+        leave(self, left)
+        rounds.append(left)
+        if len(rounds) == round_of_death:
+            (tmp_path / "kill").touch()
+
+    monkeypatch.setattr(Kept, "leave", watched)
+    found = rank(models, engine="processes", workers=2)
+    assert not (tmp_path / "kill").exists(), "no worker died"
+    assert plain(found) == plain(expected)
+
+
 def test_networks_are_kept_up_to_the_room_and_no_further(work, monkeypatch):
     sizes = [bytes_of(tm.load_model(name)) for name in names()]
     work["loaded"].clear()
@@ -169,10 +244,18 @@ def test_who_is_out_of_the_race_is_not_held():
     kept.leave([items[1].name])
     assert kept.bytes == bytes_of(tm.load_model(names(3)[1]))
     assert kept.load(items[0]) is not kept.load(items[0])
-    # Another process is told what was found, and gets no weights.
+    # Another process is told what was found, and gets no weights; what it has it keeps.
     sent = pickle.loads(pickle.dumps(kept))  # noqa: S301
-    assert (sent.room, sent.bytes, list(sent._known)) == (0, 0, [items[1].name])
+    assert (sent.room, sent.bytes, list(sent._known)) == (kept.room, 0, [items[1].name])
     assert len(pickle.dumps(kept)) < bytes_of(tm.load_model(names(3)[1])) + 4096
+    there = Kept(1 << 30)
+    for item in items[:2]:
+        model = there.load(item)
+        job.extraction(model)
+        there.keep(item, model)
+    sent.take_over(there)
+    assert sent.load(items[1]) is there.load(items[1])
+    assert sent.bytes == bytes_of(there.load(items[1]))
 
 
 def test_a_network_that_its_passes_change_is_loaded_anew():

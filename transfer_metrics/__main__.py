@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -108,7 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if "torch" not in sys.modules:
         os.environ.update(brief_spin())
-    return run(build_parser(), sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return run(build_parser(), argv)
+    status = run(build_parser(), sys.argv[1:])
+    gc.freeze()  # the process ends, and to look for garbage in all it imported takes a second
+    return status
 
 
 @console()

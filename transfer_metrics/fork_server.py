@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
+from transfer_metrics.memory import lasting
 from transfer_metrics.threads import brief_spin, so_many_threads
 
 _IMPORTED = ("transfer_metrics.ranking.engines.processes", "transfer_metrics.metrics.knn")
@@ -145,9 +146,10 @@ def _serve(place: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it goes to whoever started this, who decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     asked = Connection(place)
-    for name in sys.argv[1:]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    with lasting():
+        for name in sys.argv[1:]:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     ended: dict[int, int] = {}
     answer: int | OSError | None
     while True:

@@ -181,10 +181,13 @@ def _run_rank(args: argparse.Namespace) -> int:
 def _scored(args: argparse.Namespace) -> tuple[str, ScoreTable]:
     """The engine and the table of the ranking that is asked for."""
     from transfer_metrics.fork_server import end_fork_server
-    from transfer_metrics.ranking import rank_models
-    from transfer_metrics.ranking.rank import chosen_engine
+    from transfer_metrics.memory import lasting
 
-    models, task = _models_and_task(args)
+    with lasting():
+        from transfer_metrics.ranking import rank_models
+        from transfer_metrics.ranking.rank import chosen_engine
+
+        models, task = _models_and_task(args)
     engine = chosen_engine(args.engine, models, args.workers, args.device)
     if engine == "serial":
         end_fork_server()

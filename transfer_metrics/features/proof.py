@@ -77,7 +77,7 @@ class Proof:
         trial, n = _Trial(forward, self.found), len(shard[LABELS])
         full = min(forward.batch_size, n)
         for row in () if self.is_random else sorted({full - 1, n // 2}):
-            kept = {k: torch.from_numpy(v[row : row + 1]).float() for k, v in shard.items()}
+            kept = {k: torch.tensor(v[row : row + 1]).float() for k, v in shard.items()}
             first = row // full * full
             trial.confirm(start + row, range(start + first, start + min(first + full, n)), kept)
 

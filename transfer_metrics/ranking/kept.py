@@ -8,6 +8,7 @@ from typing import Any
 from transfer_metrics.features.proof import Known
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.modules import weight_bytes
 
 
 class Kept:
@@ -16,7 +17,7 @@ class Kept:
     A network that is not here is loaded again, and what was proven of it counts as long as its
     content and settings are the same, so that scores do not depend on what is kept. One that its
     own forward passes change is not kept, since another round would meet what this one left.
-    Another process gets what was proven, which is small, and no networks.
+    Another process gets what was proven, which is small, and keeps networks of its own.
 
     Cost: loading a network takes as long as some ten of its forward passes, and proving as long as
     some twenty to a hundred; ``room`` in bytes is what the weights take.
@@ -28,24 +29,24 @@ class Kept:
 
     def __init__(self, room: int = 0) -> None:
         self.room = room
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, tuple[Model, int]] = {}  # with what its weights take
         self._known: dict[str, Known] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"room": 0, "_models": {}, "_known": self._known}
+        return {**vars(self), "_models": {}}
 
     @property
     def bytes(self) -> int:
         """What the networks take that are kept."""
-        return sum(map(_bytes_of, self._models.values()))
+        return sum(size for _, size in self._models.values())
 
     def load(self, item: Candidate) -> Model:
         """The network of a candidate; raises what loading it raises."""
-        model = self._models.get(item.name)
-        if model is None:
-            model = item.load()
-            if item.name in self._known:
-                self._known[item.name].of_same(model)
+        if item.name in self._models:
+            return self._models[item.name][0]
+        model = item.load()
+        if item.name in self._known:
+            self._known[item.name].of_same(model)
         return model
 
     def keep(self, item: Candidate, model: Model) -> None:
@@ -54,21 +55,21 @@ class Kept:
             return  # others are held by who gave them
         known = Known.of(model)
         changes = known is None or known.proof.settings.changing
-        if not changes and self.bytes + _bytes_of(model) <= self.room:
-            self._models[item.name] = model
+        size = weight_bytes(model.module)
+        if not changes and self.bytes + size <= self.room:
+            self._models[item.name] = model, size
 
     def note(self, name: str, known: Known | None) -> None:
         """Remember what was proven of a candidate, here or in another process."""
         if known is not None:
             self._known[name] = known
 
+    def take_over(self, before: Kept) -> None:
+        """Hold on to networks of the round before, as far as something is known of them still."""
+        self._models = {n: held for n, held in before._models.items() if n in self._known}
+
     def leave(self, names: Collection[str]) -> None:
         """Forget all candidates but some."""
         for held in (self._models, self._known):
             for name in held.keys() - set(names):
                 del held[name]
-
-
-def _bytes_of(model: Model) -> int:
-    tensors = (*model.module.parameters(), *model.module.buffers())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

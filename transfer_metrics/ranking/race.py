@@ -73,10 +73,10 @@ def race(
     rounds before, so that those who were dropped can be compared with all who were not.
 
     Cost: at most ``budget`` times that of the forward passes, and of loading as said. What was
-    proven of a network is known in later rounds, and in one process networks are kept between
-    rounds in up to a quarter of the memory; others, and those of several workers, are loaded again.
-    Those that are tested are scored twenty more times on one layer. Disk holds the statistics of
-    all models that are still in the race.
+    proven of a network is known in later rounds, and whoever ran it keeps it between rounds, all
+    workers of a machine in up to a quarter of its memory; others are loaded again. Those that are
+    tested are scored twenty more times on one layer. Disk holds the statistics of all models that
+    are still in the race.
     """
     job = work.job
     plan = plan_race(len(candidates), len(job.data), job.task.num_classes, budget)
@@ -129,12 +129,11 @@ def race(
         skipped = range(stage + 1, last) if len(alive) == 1 else range(0)
         spent += sum(costs[i] for i in alive) * sum(map(plan.cost, skipped))
         stage += 1 + len(skipped)
-    if spent > plan.allowed:
-        share = spent / (len(candidates) * len(job.data))
+    if spent > rest.allowed:
+        share, meant = (rest.share(passes, len(candidates)) for passes in (spent, rest.allowed))
         warn(
-            f"the race costs {share:.2g} of the forward passes of all models, not {budget:g}: the "
-            f"largest of those that lead is too large for the rest of the budget, and one has to "
-            f"see all examples"
+            f"the race costs {share:.2g} of a full ranking, not {meant:.2g}: the largest of those "
+            f"that lead is too large for the rest of the budget, and one has to see all examples"
         )
     rounds = [None if reached[i] == last else reached[i] + 1 for i in range(len(candidates))]
     return [
@@ -291,6 +290,11 @@ class _RacePlan:
 
     sizes: tuple[int, ...]  # that a model has seen by the end of each round, increasing to N
     allowed: int
+    visits: float = 0.0  # what loading all models takes, in such examples, where the budget has it
+
+    def share(self, passes: float, models: int) -> float:
+        """What so many examples are of all that a full ranking takes, both with visits."""
+        return (self.visits + passes) / (self.visits + models * self.sizes[-1])
 
     def cost(self, stage: int) -> int:
         """Examples that one model takes in a round."""
@@ -309,7 +313,7 @@ class _RacePlan:
             return self
         least = len(found) * self.cost(0) + sum(map(self.cost, range(1, len(self.sizes))))
         left = max(self.allowed - (1 - budget) * visits, self.allowed / 2, least)
-        return replace(self, allowed=min(math.floor(left), self.allowed))
+        return replace(self, allowed=min(math.floor(left), self.allowed), visits=visits)
 
     def fitting(
         self, stage: int, spent: float, costs: Mapping[int, float], best_first: Sequence[int]
@@ -338,7 +342,7 @@ def plan_race(models: int, n: int, num_classes: int, budget: float) -> _RacePlan
     the others sees about twice as many as the one before.
 
     >>> plan_race(models=100, n=4000, num_classes=10, budget=1 / 3)
-    _RacePlan(sizes=(317, 597, 1126, 2122, 4000), allowed=133333)
+    _RacePlan(sizes=(317, 597, 1126, 2122, 4000), allowed=133333, visits=0.0)
     """
     number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
     if not number or not 0 < budget < 1:

@@ -32,6 +32,7 @@ from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes
 from transfer_metrics.ranking.scoring import ClassScatter, Read, bases_of, readers_of
 from transfer_metrics.results.error_bars import blocks_for
 from transfer_metrics.results.wording import short
+from transfer_metrics.sources.models.modules import weight_bytes
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
@@ -73,8 +74,7 @@ class RangeBuilder:
     def plan(self) -> Plan:
         """How that is done within the memory, beside the weights."""
         job, labels = self.job, self.job.labels
-        module = self.whole.forward.model.module
-        weights = sum(t.numel() * t.element_size() for t in module.state_dict().values())
+        weights = weight_bytes(self.whole.forward.model.module)
         if weights >= self.memory:
             raise InvalidInputError(
                 f"the weights alone take {short(weights, 'B')} and each worker has "

@@ -174,6 +174,10 @@ class Ranges:
                 left.append(self._folder(builder))
         return tuple(left)
 
+    def take_over(self, before: Ranges) -> None:
+        """Keep the networks that a worker has of the round before."""
+        self.kept.take_over(before.kept)
+
     def settles(self, result: Any) -> bool:
         """Scores that were in the cache, and failures, need no statistics."""
         return isinstance(result, Outcome)

@@ -29,6 +29,7 @@ from transfer_metrics.fork_server import can_fork, fork_server_until_end
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.cache import POLICIES
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
+from transfer_metrics.ranking.engines.crew import Crew
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.kept import Kept
 from transfer_metrics.ranking.memory_budget import worker_memory
@@ -231,10 +232,12 @@ def rank_models(
         # Where they come one after another, no other could be there before the first.
         sure = candidates[0].name if serial and budget is None else ""
         # The other half of what weights and statistics may take is for the rest of the work.
-        kept = Kept(worker_memory(None, 1) // 2 if serial and budget is not None else 0)
+        kept = Kept(worker_memory(None, 1 if serial else workers) // 2 if budget is not None else 0)
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "", sure, kept)
         gpus = gpus_of(engine, options.get("device"))
         run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus, careful=careful)
+        if budget is not None:
+            run = functools.partial(run, crew=stack.enter_context(Crew()))
         job.cache.sweep()
         stack.callback(job.cache.sweep)
         # Of metrics that nobody named, what holds of all layers alike is no news at each.

@@ -62,13 +62,20 @@ class Hands:
     too, before an item whose classes import it.
     """
 
-    def __init__(self, work: Work, threads: int | None = None, mended: bool = False) -> None:
-        self._work = work
+    def __init__(self, threads: int | None = None, mended: bool = False) -> None:
+        self._work: Any = None
         self._held: tuple[int | None, Any] = (None, None)
         if threads is not None:
             use_threads(threads)
         if mended:
             mend_torchvision()
+
+    def begin(self, work: Any) -> None:
+        """The units to come are of this work, which keeps what it can use of the one before."""
+        self._held = (None, None)
+        if self._work is not None:
+            work.take_over(self._work)
+        self._work = work
 
     def do(self, unit: Unit, given: Any) -> tuple[Any, list[Told]]:
         """Do one unit, given its item where it is not the one of the unit before, else None.
@@ -129,12 +136,14 @@ def map_reduce(
     gpus: int = 0,
     careful: bool = False,
     tick: Callable[[], object] = lambda: None,
+    **more: Any,
 ) -> Iterator[tuple[int, Any]]:
     """Do work on items, each in some ``parts``; yields place and result of items as they are done.
 
     ``"ray:<address>"`` joins a cluster. By default there is one worker per core, serial work has
     one, and workers take turns on ``gpus`` of this machine. Where we are ``careful``, processes
-    work beside each other as far as there is memory. ``tick`` is called after every part.
+    work beside each other as far as there is memory. ``tick`` is called after every part. An engine
+    of several workers takes a ``crew=`` of those that stay for work to come.
 
     >>> class Sum:
     ...     def load(self, item): return item
@@ -150,5 +159,6 @@ def map_reduce(
     if workers is None:
         workers = cores()
     check_whole(1, workers=workers)
-    more = {"address": address} if address else {}
+    if address:
+        more["address"] = address
     return run(work, items, parts, tick, workers=workers, gpus=gpus, careful=careful, **more)

@@ -6,9 +6,11 @@ import heapq
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from transfer_metrics.errors import EngineError, TransferMetricsWarning, warn
@@ -21,6 +23,9 @@ _ATTEMPTS = 3
 class _Worker(Protocol):
     """One worker in another process."""
 
+    def begin(self, work: Any) -> None:
+        """What the units to come are of, in the form in which it is sent."""
+
     def submit(self, unit: Unit, given: Any) -> Future:
         """Begin a unit; see ``Hands.do``. A future that fails tells that the worker died."""
 
@@ -28,45 +33,93 @@ class _Worker(Protocol):
         """End it at once, whatever it does."""
 
 
+class Crew(ExitStack):
+    """Workers that stay from one work to the next until this closes, and who has worked on what.
+
+    An engine that is given one begins with these, prefers to let each go on with the items that it
+    has had, and leaves them where all ends well. Work that follows other work is told of it in the
+    worker, by ``take_over(before)``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.workers: dict[int, _Worker] = {}
+        self.started = 0
+        self._had: dict[int, dict[int, Any]] = {}
+        self.callback(self.stop)
+
+    def join(self, place: int, worker: _Worker) -> None:
+        """A worker begins at a place."""
+        self.workers[place] = worker
+        self._had[place] = {}
+        self.started += 1
+
+    def gives(self, place: int, item: Any) -> None:
+        """The worker at a place gets an item, of which it may keep something."""
+        self._had[place][id(item)] = item
+
+    def homes(self, items: Sequence[Any]) -> dict[int, set[int]]:
+        """Which of some items, by their numbers, the worker at each place has had."""
+        return {p: {i for i, item in enumerate(items) if id(item) in own}
+                for p, own in self._had.items()}  # fmt: skip
+
+    def stop(self, *places: int) -> None:
+        """End workers at once, all of them if none are named."""
+        for place in places or list(self.workers):
+            del self._had[place]
+            self.workers.pop(place).stop()
+
+
 def drive(
     start: Callable[[int], _Worker],
     work: Work,
+    sent: Any,
     items: Sequence[Any],
     parts: Sequence[int],
     workers: int,
     tick: Callable[[], object],
-    has_room: Callable[[Collection[Any], bool], bool] = lambda crew, shown: True,
+    has_room: Callable[[Iterable[Any], bool], bool] = lambda crew, shown: True,
+    crew: Crew | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """Do all the work; a worker that dies is replaced, and only what it was doing is done anew.
 
-    As ``map_reduce``, with workers that ``start`` makes, given their numbers; what becomes of an
-    item is ``Lost`` where workers died of it repeatedly. Only one works where ``has_room`` says no,
-    which is asked of the workers, and whether any of them has shown by a result what it takes.
+    As ``map_reduce``, with workers that ``start`` makes, given their numbers, and that are told of
+    the work as it is ``sent``; what becomes of an item is ``Lost`` where workers died of it
+    repeatedly. Only one works where ``has_room`` says no, which is asked of the workers, and
+    whether any of them has shown by a result what it takes. Workers of a ``crew`` stay.
     """
-    schedule = Schedule(parts, work.settles)
-    crew: dict[int, _Worker] = {}
+    stays, crew = crew is not None, crew or Crew()
+    schedule = Schedule(parts, work.settles, crew.homes(items), repeats=not stays)
     running: dict[Future, int] = {}
-    idle = list(range(min(workers, sum(parts))))
-    started, shown = 0, False
-    try:
+    told: set[int] = set()
+    idle = sorted(range(workers), key=lambda place: not schedule.has_own(place))[: sum(parts)]
+    shown = bool(crew.workers)
+    with ExitStack() as stack:
+        stack.callback(crew.stop)
         while not schedule.finished:
             waiting = []
-            for place in sorted(idle, key=lambda place: place not in crew):
-                if running and not has_room(crew.values(), shown):
+            for place in sorted(
+                idle, key=lambda p: (not schedule.has_own(p), p not in crew.workers)
+            ):
+                if running and not has_room(crew.workers.values(), shown):
                     waiting.append(place)
                     continue
-                if place not in crew:
-                    crew[place] = start(started)
-                    started += 1
                 held = schedule.holds(place)
                 unit = schedule.take(place)
                 if unit is None:
                     waiting.append(place)
                     continue
+                if place not in crew.workers:
+                    crew.join(place, start(crew.started))
+                if place not in told:
+                    crew.workers[place].begin(sent)
+                    told.add(place)
                 given = items[unit.item] if unit.part == REDUCE or held != unit.item else None
                 if unit.part == REDUCE:
                     given = (given, schedule.results(unit.item))
-                running[crew[place].submit(unit, given)] = place
+                else:
+                    crew.gives(place, items[unit.item])
+                running[crew.workers[place].submit(unit, given)] = place
             if not running:
                 raise EngineError("all workers are idle and work is left; please report this")
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -76,21 +129,21 @@ def drive(
                 idle.append(place)
                 error = future.exception()
                 if error is None:
-                    result, told = future.result()
-                    _tell(told)
+                    result, warned = future.result()
+                    _tell(warned)
                     unit = schedule.done(place, result)
                 else:
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                     result = Lost(reason)
-                    crew.pop(place).stop()
+                    crew.stop(place)
+                    told.discard(place)
                     unit = schedule.lost(place, reason)
                 if unit is not None and unit.part == REDUCE:
                     yield unit.item, result
                 elif unit is not None:
                     tick()
-    finally:
-        for worker in crew.values():
-            worker.stop()
+        if stays:
+            stack.pop_all()
 
 
 _told: dict[Any, Any] = {}
@@ -119,12 +172,15 @@ class Schedule:
 
     A worker goes on with the item that it holds, then begins one that nobody has begun, and only
     then helps with the one that has most parts left for each worker on it: so an item is loaded
-    rarely. Results are put together as soon as they are complete. Where nothing is left, a worker
-    repeats the part that has been running longest, since its worker may be a slow one; whichever
-    is there first counts.
+    rarely. Of those that nobody has begun it begins one that has its home there, as ``homes`` say
+    of each worker, before one that has none, and rather takes another's than be idle. Results are
+    put together as soon as they are complete. Where nothing is left, a worker ``repeats`` the part
+    that has been running longest, since its worker may be a slow one; whichever is there first
+    counts.
 
     Cost: O(log workers) for each unit that goes on with an item or begins one, and for each worker
-    that finds nothing to do; O(workers) for a worker that comes to help with another's item.
+    that finds nothing to do; O(workers) for a worker that comes to help with another's item; where
+    there are homes, O(items) for one that begins an item.
 
     >>> schedule = Schedule([2, 1])
     >>> schedule.take("a"), schedule.take("b")
@@ -136,9 +192,14 @@ class Schedule:
     """
 
     def __init__(
-        self, parts: Sequence[int], settles: Callable[[Any], bool] = lambda result: False
+        self,
+        parts: Sequence[int],
+        settles: Callable[[Any], bool] = lambda result: False,
+        homes: Mapping[Any, Set[int]] = MappingProxyType({}),
+        repeats: bool = True,
     ) -> None:
-        self._settles = settles
+        self._settles, self._repeats = settles, repeats
+        self._homes: dict[Any, Set[int]] = dict(homes)
         self._items = {i: _Item(list(range(count))[::-1]) for i, count in enumerate(parts)}
         self._fresh = list(range(len(parts)))[::-1]
         self._begun: dict[int, None] = {}
@@ -160,6 +221,11 @@ class Schedule:
         """The item that a worker has loaded."""
         return self._holds.get(worker)
 
+    def has_own(self, worker: Hashable) -> bool:
+        """Whether an item that nobody has begun has its home at a worker."""
+        own = self._homes.get(worker, frozenset())
+        return bool(own) and not own.isdisjoint(self._fresh)
+
     def results(self, item: int) -> list[Any]:
         """Results of the parts of an item so far, in order."""
         return [result for _, result in sorted(self._items[item].results.items())]
@@ -169,7 +235,7 @@ class Schedule:
         if self._ready:
             unit: Unit | None = Unit(self._ready.pop(), REDUCE)
         else:
-            unit = self._next_part(worker) or self._oldest()
+            unit = self._next_part(worker) or (self._oldest() if self._repeats else None)
         if unit is not None:
             self._begin(worker, unit)
         return unit
@@ -189,6 +255,7 @@ class Schedule:
     def lost(self, worker: Hashable, reason: str) -> Unit | None:
         """A worker died: what it did is tried anew; the unit where that was tried often enough."""
         self._hold(worker, None)
+        self._homes.pop(worker, None)
         unit = self._end(worker) if worker in self._running else None
         item = self._items.get(unit.item) if unit else None
         if unit is None or item is None:
@@ -225,7 +292,7 @@ class Schedule:
         index = self._holds.get(worker, -1)
         if index not in self._begun:
             if self._fresh:
-                index = self._fresh.pop()
+                index = self._next_fresh(worker)
                 self._begun[index] = None
             elif self._begun:
                 index = max(self._begun, key=self._share)
@@ -235,6 +302,16 @@ class Schedule:
         if not self._items[index].left:
             del self._begun[index]
         return Unit(index, part)
+
+    def _next_fresh(self, worker: Hashable) -> int:
+        """An item that nobody has begun: of this worker, of none, or of another."""
+        place = -1
+        if any(self._homes.values()):
+            own = self._homes.get(worker, frozenset())
+            all_of_them = frozenset().union(*self._homes.values())
+            ranks = [(i not in own) * (1 + (i in all_of_them)) for i in self._fresh]
+            place = len(ranks) - 1 - ranks[::-1].index(min(ranks))
+        return self._fresh.pop(place)
 
     def _share(self, index: int) -> float:
         return len(self._items[index].left) / (self._holders[index] + 1)

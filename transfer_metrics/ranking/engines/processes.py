@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from typing import Any
@@ -23,7 +24,7 @@ from transfer_metrics.errors import EngineError, reason
 from transfer_metrics.fork_server import can_fork, fork_server, fork_server_until_end
 from transfer_metrics.memory import free_memory, peak_memory
 from transfer_metrics.ranking.engines import Hands, Unit, Work
-from transfer_metrics.ranking.engines.crew import drive
+from transfer_metrics.ranking.engines.crew import Crew, drive
 from transfer_metrics.sources.optional import is_mended
 from transfer_metrics.threads import brief_spin, cores, so_many_threads
 
@@ -42,6 +43,7 @@ def processes(
     workers: int,
     gpus: int = 0,
     careful: bool = False,
+    crew: Crew | None = None,
     **options: Any,
 ) -> Iterator[tuple[int, Any]]:
     """Yield the place of each item and what became of it, as items are done.
@@ -55,15 +57,17 @@ def processes(
     threads = max(1, min(torch.get_num_threads(), cores() // workers))
 
     def start(number: int) -> _Process:
-        return _Process(work, threads, str(number % gpus) if gpus else None)
+        return _Process(threads, str(number % gpus) if gpus else None)
 
-    def has_room(crew: Collection[_Process], shown: bool) -> bool:
+    def has_room(crew: Iterable[_Process], shown: bool) -> bool:
         if not careful:
             return True
         return shown and free_memory() > 1.5 * max(peak_memory(one.pid) for one in crew)
 
-    with fork_server_until_end():
-        yield from drive(start, work, items, parts, workers, tick, has_room)
+    sent = _packed(work)
+    # Workers that stay need their server until whoever has them is done.
+    with fork_server_until_end() if crew is None else contextlib.nullcontext():
+        yield from drive(start, work, sent, items, parts, workers, tick, has_room, crew)
 
 
 class _Forked:
@@ -96,7 +100,7 @@ class _Forked:
 class _Process:
     """A worker, at the other end of a pipe."""
 
-    def __init__(self, work: Work, threads: int, gpu: str | None) -> None:
+    def __init__(self, threads: int, gpu: str | None) -> None:
         env = brief_spin() | so_many_threads(threads)
         if gpu is not None:
             env["CUDA_VISIBLE_DEVICES"] = gpu
@@ -117,8 +121,12 @@ class _Process:
             ) from error
         self.pid: int = self._process.pid
         theirs.close()  # so that the pipe ends when the worker does
-        self._work: bytes | None = _packed(work)
+        self._work: bytes | None = None
         self._busy = False
+
+    def begin(self, work: bytes) -> None:
+        """What the units to come are of."""
+        self._work = work
 
     def submit(self, unit: Unit, given: Any) -> Future:
         """Begin a unit."""
@@ -194,16 +202,17 @@ def _serve(pipe: Connection, parent: int, threads: int, mended: bool) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     tqdm.set_lock(threading.RLock())  # not one that is shared by processes, and left by this one
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    hands = None
+    hands = Hands(threads, mended)
     while True:
         try:
             received = pipe.recv_bytes()
         except (EOFError, OSError):
+            gc.freeze()  # nothing is looked for in what ends anyway, which takes most of a second
             return
         try:
             message = pickle.loads(received)  # noqa: S301 from our own parent
-            if hands is None:
-                hands = Hands(message, threads, mended)
+            if not isinstance(message, tuple):
+                hands.begin(message)
                 continue
             answer: tuple[bool, Any] = (True, hands.do(*message))
         except Exception as error:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any
 
 from transfer_metrics.errors import EngineError
 from transfer_metrics.ranking.engines import Hands, Unit, Work
-from transfer_metrics.ranking.engines.crew import drive
+from transfer_metrics.ranking.engines.crew import Crew, drive
 from transfer_metrics.sources.optional import is_mended, require
 from transfer_metrics.threads import cores
 
@@ -23,30 +24,32 @@ def ray(
     workers: int,
     gpus: int = 0,
     address: str | None = None,
+    crew: Crew | None = None,
     **options: Any,
 ) -> Iterator[tuple[int, Any]]:
     """Yield the place of each item and what became of it, as items are done.
 
     Each worker is an actor of one core, and of one GPU where the work is on GPUs; Ray places it.
-    Actors, and a cluster that was started here, end with this process.
+    Actors, and a cluster that was started here, end with this, or with the crew, and in any case
+    with this process.
     """
     cluster: Any = require("ray", "engine 'ray'", install="'transfer-metrics[ray]'")
-    own = not cluster.is_initialized()
-    if own:
-        _join(cluster, address, workers)
-    shared = cluster.put(work)
-    actor = cluster.remote(Hands).options(
-        num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=0, max_task_retries=0
-    )
+    with ExitStack() as stack:
+        if not cluster.is_initialized():
+            _join(cluster, address, workers)
+            lasting = stack if crew is None else crew
+            lasting.callback(cluster.shutdown)
+            if crew is not None:
+                crew.callback(crew.stop)  # before the cluster
+        actor = cluster.remote(Hands).options(
+            num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=0, max_task_retries=0
+        )
 
-    def start(number: int) -> _Actor:
-        return _Actor(cluster, actor.remote(shared, 1, is_mended()))
+        def start(number: int) -> _Actor:
+            return _Actor(cluster, actor.remote(1, is_mended()))
 
-    try:
-        yield from drive(start, work, items, parts, workers, tick)
-    finally:
-        if own:
-            cluster.shutdown()
+        shared = cluster.put(work)
+        yield from drive(start, work, shared, items, parts, workers, tick, crew=crew)
 
 
 class _Actor:
@@ -54,6 +57,10 @@ class _Actor:
 
     def __init__(self, cluster: Any, handle: Any) -> None:
         self._cluster, self._handle = cluster, handle
+
+    def begin(self, work: Any) -> None:
+        """What the units to come are of; an actor does one thing after the other."""
+        self._handle.begin.remote(work)
 
     def submit(self, unit: Unit, given: Any) -> Future:
         """Begin a unit."""

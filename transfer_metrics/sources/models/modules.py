@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 from torch.optim.swa_utils import AveragedModel
 
@@ -132,6 +132,24 @@ def _is_packed(module: nn.Module) -> bool:
     """Whether its weights are packed rather than parameters."""
     of = type(module)
     return ".quantized" in of.__module__ and (hasattr(of, "weight") or hasattr(of, "get_weight"))
+
+
+def weight_bytes(module: nn.Module) -> int:
+    """What the state of a network takes: parameters, once each, buffers, and packed weights.
+
+    >>> weight_bytes(nn.Linear(3, 2))
+    32
+    """
+    state = (*module.state_dict(keep_vars=True).values(), *module.buffers())
+    return sum(map(_bytes, {id(value): value for value in state}.values()))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, torch.ScriptObject):  # packed weights
+        value = value.__getstate__()
+    return sum(map(_bytes, value)) if isinstance(value, (tuple, list)) else 0
 
 
 def is_lazy(module: nn.Module) -> bool:
