@@ -122,6 +122,7 @@ def probability_of_best(
     given = np.nan_to_num(np.asarray(stderr, float), nan=-1.0)
     own = np.vstack([values, given, before, alone, profiles.T])
     _, equal = np.unique(np.nan_to_num(own, nan=math.inf), axis=1, return_inverse=True)
+    equal = equal.ravel()  # numpy 2.0 gives it another shape
     for number in np.unique(equal[alone]):
         found[equal == number] = found[equal == number].mean()
     return found
