@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import softmax
 
 import transfer_metrics as tm
 from tests.benchmarks.command import add_page, finish, origin, parser_of, run_module, teller
@@ -30,7 +31,7 @@ Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 SIZES = ["500x512x10", "1000x512x10"]
 METRICS = ["transrate", "logme", "h_score"]
-KINDS = ("even", "heavy", "relu")
+KINDS = ("even", "heavy", "relu", "source")
 # Rounds in which scores with and without intervals are timed in turn.
 _ROUNDS = 5
 
@@ -81,7 +82,8 @@ def mixture(size: Size, kind: str) -> Draw:
     """What draws examples of Gaussian classes of equal size whose j-th variance goes as 1 / j.
 
     ``even`` is that; in ``heavy`` each example is as long as a chi-squared number of six degrees
-    says, and in ``relu`` the features are turned and cut below.
+    says, in ``relu`` the features are turned and cut below, and in ``source`` they are what a head
+    of ``dim`` source classes makes of them: probabilities.
 
     >>> x, y = mixture(Size(60, 8, 3), "relu")(np.random.default_rng(0))
     >>> x.shape, x.min() >= 0, np.bincount(y).tolist()
@@ -100,6 +102,8 @@ def mixture(size: Size, kind: str) -> Draw:
             x *= np.sqrt(4.0 / rng.chisquare(6, size.n))[:, None]
         if kind == "relu":
             x = np.maximum(x @ turn + 0.3, 0.0)
+        if kind == "source":
+            x = softmax(x, axis=1)
         return x.astype(np.float32), y
 
     return draw

@@ -233,7 +233,7 @@ class Influence(Parts):
         if c is None and not centred and self.leverage is not None:
             ridge = Ridge(whole.total, 1.0 / scale, self.leverage.rows)
             left = ridge.left()
-            changed = sum(len(one) - float(one.trace()) for one in left)
+            changed = float(np.concatenate([1.0 - one.diagonal() for one in left]).sum())
             return ridge.logdet(), self.leverage.of_logdet(left).to(self.n), changed
         chosen = slice(None) if c is None else slice(c, c + 1)
         parts, rows = self.within, self.rows
@@ -269,7 +269,7 @@ class Influence(Parts):
         whole, counts = self.whole, self.counts[:, chosen]
         ridge = Ridge(full, 1.0 / scale, rows, centred=centred)
         left = ridge.left()
-        changed = sum(len(one) - float(one.trace()) for one in left)
+        changed = float(np.concatenate([1.0 - one.diagonal() for one in left]).sum())
         found = torch.zeros_like(self.n)
         if centred:
             # The means go with them, but for those of classes that are gone.
