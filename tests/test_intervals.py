@@ -255,10 +255,12 @@ def test_where_examples_are_few_blocks_are_left_out(spec, score, close, n, dim):
     "spec",
     ["h_score(shrinkage=None)", "conditional_coding_rate(class_center=True)", "transrate"],
 )
-@pytest.mark.parametrize(("n", "dim"), [(90, 40), (60, 90), (210, 60)])
+@pytest.mark.parametrize(("n", "dim"), [(90, 40), (60, 90), (210, 60), (500, 40)])
 def test_where_examples_are_few_errors_are_those_of_leaving_out(spec, n, dim):
     """To rounding where nothing but the scatter moves; what else does moves as its derivative."""
     x, y = draw(np.random.default_rng(14), n, dim=dim)
+    if n > 10 * dim:  # a few are so long that derivatives tell a third of the error less
+        x *= np.sqrt(4.0 / np.random.default_rng(0).chisquare(6, n))[:, None]
     blocks, metric = blocks_of(y), tm.get_metric(spec)
     plain = float(metric(moments_of(x, y)))
     left = np.array(

@@ -45,7 +45,7 @@ def _slopes(
 def _without_each(influence: Influence) -> Iterator[Tensor]:
     """Products of what a regression leaves of the centred one-hot labels, without each block.
 
-    With ten examples or more for each feature no block fits its own examples more than another.
+    With twenty examples or more for each feature no block fits its own examples more than another.
     """
     whole, leverage, present = influence.whole, influence.leverage, influence.whole.present
     counts, prior = whole.counts[present].to(whole.means), whole.target_mean

@@ -25,7 +25,7 @@ from transfer_metrics.statistics.targets import TargetMoments
 
 # Examples for each dimension from which one more hardly adds to the rank.
 _SMOOTH = 2
-# Examples for each dimension from which scores are so smooth that leverages are not asked for.
+# Examples for each dimension from which scores are so smooth that derivatives will do.
 _MANY = 10
 # Shift of a scatter that may be singular, over its largest variance.
 _LEAST = 1e-6
@@ -126,14 +126,14 @@ class Influence(Parts):
 
     @cached_property
     def leverage(self) -> Leverage | None:
-        """The leverages of the examples, where they are less than ten for each dimension."""
-        if self.rows is None or not self.bends:
+        """The leverages of the examples, where blocks have fewer than there are dimensions."""
+        if self.rows is None:
             return None
         return Leverage.of(self.rows, self.whole.mean, self.targets)
 
     @property
     def bends(self) -> bool:
-        """Whether derivatives alone tell too small an error."""
+        """Whether derivatives alone tell too small an error, however alike the examples are."""
         return self.whole.n < _MANY * self.whole.dim
 
     @cached_property
@@ -243,7 +243,7 @@ class Influence(Parts):
         count = int(whole.counts[chosen].sum())
         about = whole.between_rows[chosen] if not centred else whole.means[:0]
         full = scatter.bordered(about) if len(about) else scatter
-        if count < _MANY * whole.dim and rows is not None:
+        if rows is not None:
             return self._logdet_of_rows(scale, full, rows, chosen, centred)
         if not scatter.dense or count < _SMOOTH * whole.dim:
             raise InvalidInputError(
