@@ -29,6 +29,7 @@ from transfer_metrics.sources.tasks.corruptions import CORRUPTIONS
 
 pytestmark = pytest.mark.integration
 
+DIGITS = "sklearn:digits?examples=200"
 FAST_PROBE = "linear_probe(C_grid=(0.01, 1.0))"
 FAST_TUNE = "finetune(lr=0.05, epochs=1)"
 
@@ -507,7 +508,7 @@ def test_distortion_by_hand() -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     status = main([
-        "compare", "--models", "zoo:cnn-mnist", "--task", "sklearn:digits", "--seeds", "1",
+        "compare", "--models", "zoo:cnn-mnist", "--task", DIGITS, "--seeds", "1",
         "--heads", f"{FAST_PROBE},head2toe(keep=0.05,steps=20)", "--ood", "blurred=corrupted:blur",
         "--metrics", "knn", "--out", str(out), "--quiet",
     ])  # fmt: skip
@@ -517,7 +518,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "blurred" in printed
     assert Comparison.load(out / "comparison.jsonl").shifts == ["blurred"]
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert main(["compare", "--models", "zoo:cnn-mnist", "--task", "sklearn:digits",
+    assert main(["compare", "--models", "zoo:cnn-mnist", "--task", DIGITS,
                  "--ood", "blurred"]) == 2  # fmt: skip
     assert "write NAME=TASK" in capsys.readouterr().err
 
@@ -525,15 +526,15 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_train_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "head"
     status = main([
-        "train", "--model", "zoo:cnn-mnist", "--task", "sklearn:digits", "--out", str(out),
+        "train", "--model", "zoo:cnn-mnist", "--task", DIGITS, "--out", str(out),
         "--head", "head2toe(keep=0.05,steps=20)", "--json", "--quiet",
     ])  # fmt: skip
     assert status == 0
     record = json.loads(capsys.readouterr().out)[0]
     head = tm.load_head(out)
-    assert head.score("sklearn:digits") == record["value"]
+    assert head.score(DIGITS) == record["value"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["head"]
-    assert main(["train", "--model", "zoo:cnn-mnist", "--task", "sklearn:digits", "--out",
+    assert main(["train", "--model", "zoo:cnn-mnist", "--task", DIGITS, "--out",
                  str(out), "--head", "head2to"]) == 2  # fmt: skip
     assert "did you mean 'head2toe'" in capsys.readouterr().err
 
