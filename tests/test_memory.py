@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
@@ -177,3 +178,29 @@ def test_memory_of_a_pass_is_had_again_and_given_back_at_the_end():
     # Else each of twenty tensors of 16 384 pages meets its pages anew.
     assert found["kept"][0] < found["usual"][0] / 4
     assert found["kept"][1] < found["usual"][1] + 32
+
+
+def test_what_lasts_is_not_searched_for_garbage():
+    assert gc.isenabled()
+    before = gc.get_freeze_count()
+    try:
+        with memory.lasting():
+            assert not gc.isenabled()
+            held = [[] for _ in range(10)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + len(held)
+        with pytest.raises(ZeroDivisionError), memory.lasting():
+            1 // 0  # noqa: B018
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+
+
+def test_a_command_ends_without_a_look_at_all_it_imported():
+    code = (
+        "import gc, sys; from transfer_metrics.__main__ import main\n"
+        "sys.argv = ['transfer-metrics', 'list', 'poolings']; before = gc.get_freeze_count()\n"
+        "assert main(sys.argv[1:]) == 0 and gc.get_freeze_count() == before\n"
+        "assert main() == 0 and gc.get_freeze_count() > before + 1000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
