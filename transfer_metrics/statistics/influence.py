@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.statistics.block_rows import BlockRows
 from transfer_metrics.statistics.joint import SourceJoint
 from transfer_metrics.statistics.leverage import Leverage, Ridge, logdets
-from transfer_metrics.statistics.linalg import Scatter, product
+from transfer_metrics.statistics.linalg import Scatter, cholesky, product
 from transfer_metrics.statistics.moments import ClassMoments, FourthMoments
 from transfer_metrics.statistics.targets import TargetMoments
 
@@ -224,8 +223,8 @@ class Influence(Parts):
         """``log det(I + scale S)``, what each block adds, (B,), and the derivative in log scale.
 
         ``S`` is the total scatter; or that of class c, about the mean of all or, ``centred``, its
-        own; without c, ``centred``, that about the means of the classes. Where examples are few,
-        that is what it loses when the block is left out.
+        own; without c, ``centred``, that about the means of the classes. What a block adds is what
+        is lost without it, times the share of examples that are left.
         """
         whole = self.whole
         if scale * whole.total.trace() > _STEEP:
@@ -236,28 +235,45 @@ class Influence(Parts):
             changed = float(np.concatenate([1.0 - one.diagonal() for one in left]).sum())
             return ridge.logdet(), self.leverage.of_logdet(left).to(self.n), changed
         chosen = slice(None) if c is None else slice(c, c + 1)
-        parts, rows = self.within, self.rows
-        if c is not None and self.by_class is not None and self.class_rows is not None:
-            parts, rows = self.by_class[c], self.class_rows[c]
+        kept_rows = self.rows if c is None or self.class_rows is None else self.class_rows[c]
         scatter = whole.within if c is None else whole.scatter_of(c)
         count = int(whole.counts[chosen].sum())
         about = whole.between_rows[chosen] if not centred else whole.means[:0]
         full = scatter.bordered(about) if len(about) else scatter
-        if rows is not None:
-            return self._logdet_of_rows(scale, full, rows, chosen, centred)
+        if kept_rows is not None:
+            return self._logdet_of_rows(scale, full, kept_rows, chosen, centred)
         if not scatter.dense or count < _SMOOTH * whole.dim:
             raise InvalidInputError(
                 f"{count} examples in {whole.dim} dimensions: one more adds to the rank"
             )
-        matrix = scale * full.data
-        matrix.diagonal().add_(1.0)
-        factor = torch.linalg.cholesky(matrix)
-        rough = scale * full.trace() < _ROUGH * whole.dim
-        found = scale * _solved(factor, parts, torch.float32 if rough else torch.float64)
-        if not centred:
-            image = scale * torch.cholesky_solve(about.T, factor).T
-            found = self._about_mean(found, image, c)
-        return 2.0 * float(factor.diagonal().log().sum()), found, float(found.sum())
+        factor, logdet = _factored(full.data, scale)
+        kept = []
+        for b, block in enumerate(self.blocks):
+            part = block.within if c is None else block.scatter_of(c)
+            rows = self._moved(b, chosen, centred)
+            if c is None and not centred:  # the mean of what is left is another one
+                rows = torch.cat([rows, self.sums[b : b + 1] / (whole.n - self.n[b]).sqrt()])
+            kept.append(_factored(full.data - part.bordered(rows).matrix(), scale)[1])
+        shares = self.counts[:, chosen].sum(dim=1) / count
+        found = (logdet - shares.new_tensor(kept)) * (1.0 - shares)
+        if c is not None and not centred:
+            away = whole.counts[chosen].to(found).sqrt() @ about
+            found -= self._as_mean_moves(scale * torch.cholesky_solve(away[:, None], factor))
+        changed = whole.dim - float(torch.cholesky_inverse(factor).trace())
+        return logdet, found, changed
+
+    def _moved(self, b: int, chosen: slice, centred: bool) -> Tensor:
+        """Rows that go with block b, beside its scatter about its own class means, (k, D)."""
+        whole, own, means = self.whole, self.counts[b, chosen], self.blocks[b].means[chosen]
+        if centred:
+            totals = whole.counts[chosen].to(own)
+            roots = (own * totals / (totals - own).clamp_min(1.0)).sqrt()
+            return roots[:, None] * (means - whole.means[chosen])
+        return own.sqrt()[:, None] * (means - whole.mean)
+
+    def _as_mean_moves(self, solved: Tensor) -> Tensor:
+        """What blocks take by the mean of all, about which a class is, of what it is away, (B,)."""
+        return 2.0 / self.whole.n * (self.sums @ solved)[:, 0]
 
     def _logdet_of_rows(
         self, scale: float, full: Scatter, rows: BlockRows, chosen: slice, centred: bool
@@ -286,26 +302,20 @@ class Influence(Parts):
         if not centred:
             # Deviations from the mean of all add up to what the class is away from it.
             away = whole.counts[chosen].to(found).sqrt() @ whole.between_rows[chosen]
-            found -= 2.0 / whole.n * (self.sums @ ridge.solve(away[:, None])[:, 0])
+            found -= self._as_mean_moves(ridge.solve(away[:, None]))
         return ridge.logdet(), found, changed
 
-    def _about_mean(self, inner: Tensor, image: Tensor, c: int | None = None) -> Tensor:
+    def _about_mean(self, inner: Tensor, image: Tensor) -> Tensor:
         """From contractions with scatter about class means to scatter about the mean of all.
 
-        ``image`` has G times the between-class rows, of one class or of all; (k, D).
+        ``image`` has G times the between-class rows, (C, D).
         """
-        chosen = slice(None) if c is None else slice(c, c + 1)
-        root = self.whole.counts[chosen].to(image).sqrt()[:, None]
-        image = image / root.clamp_min(1.0)
-        means = self.whole.means[chosen]
-        offsets = means - self.whole.mean
-        found = inner + self.counts[:, chosen] @ (offsets * image).sum(dim=1)
+        image = image / self.whole.counts.to(image).sqrt()[:, None].clamp_min(1.0)
+        means = self.whole.means
+        found = inner + self.counts @ ((means - self.whole.mean) * image).sum(dim=1)
         for b, block in enumerate(self.blocks):
-            shift = self.counts[b, chosen, None] * (block.means[chosen] - means)
+            shift = self.counts[b][:, None] * (block.means - means)
             found[b] += 2.0 * (shift * image).sum()
-        # All deviations from the mean sum to zero; those of one class do not.
-        if c is not None:
-            found -= 2.0 / self.whole.n * (self.sums @ (root.square() * image).sum(dim=0))
         return found
 
 
@@ -326,21 +336,12 @@ def _joined(
     return functools.reduce(operator.add, found), found, None
 
 
-def _solved(factor: Tensor, parts: Sequence[Scatter], kind: torch.dtype) -> Tensor:
-    """``<(L L')⁻¹, S_b>`` for a Cholesky factor L, (B,); rows are solved for in a kind of float."""
-    rough, found = factor.to(kind), factor.new_zeros(len(parts))
-    for b, part in enumerate(parts):
-        if part.dense:
-            found[b] = torch.cholesky_solve(part.data, factor).trace()
-        elif factor.device.type == "cpu":
-            half = solve_triangular(
-                rough.numpy(), part.data.to(kind).numpy().T, lower=True, check_finite=False
-            )
-            found[b] = float(np.einsum("ij,ij->", half, half, dtype=np.float64))
-        else:
-            half_way = torch.linalg.solve_triangular(rough, part.data.to(kind).T, upper=False)
-            found[b] = half_way.square().sum().to(found)
-    return found
+def _factored(scatter: Tensor, scale: float) -> tuple[Tensor, float]:
+    """Lower Cholesky factor of ``I + scale S`` for a matrix S (D, D), and ``log det`` of that."""
+    matrix = scale * scatter
+    matrix.diagonal().add_(1.0)
+    factor = cholesky(matrix)
+    return factor, 2.0 * float(factor.diagonal().log().sum())
 
 
 def _between(scatter: Scatter, factors: Tensor, weights: Tensor) -> Tensor:
