@@ -141,7 +141,6 @@ def script(line: str, **environment: str) -> subprocess.CompletedProcess:
         "RUN rank --help | head -1",
         "RUN list metrics | true",
         "RUN list tasks zoo:glyphs 2>&1 | head -1",
-        "RUN list metrics >&-",
         "RUN list tasks zoo:glyphs 2>&-",
     ],
 )
@@ -150,6 +149,13 @@ def test_closed_pipes_and_streams(line: str) -> None:
     assert done.returncode == 0, done
     told = (b"zoo:glyphs: classification", b"next: transfer-metrics list metrics ")
     assert not done.stderr or done.stderr.startswith(told), done
+
+
+def test_a_closed_stdout_is_refused(tmp_path: Path) -> None:
+    done = script(f"cd {tmp_path}; RUN rank --models zoo:cnn-mnist --task sklearn:digits >&-")
+    assert done.returncode == 2
+    assert done.stderr == b"transfer-metrics: stdout is closed; say > /dev/null to see nothing\n"
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_console_of_the_locale_c() -> None:

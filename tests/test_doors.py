@@ -12,21 +12,29 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.io import wavfile
 from torch.utils.data import Dataset, IterableDataset, Subset
 
 from transfer_metrics import ScoreTable, rank_models, score
 from transfer_metrics.__main__ import main
-from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsWarning,
+    UnsupportedTaskError,
+)
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.long_table import FORMATS
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.example import decode_sound
+from transfer_metrics.sources.models.candidates import candidates_of
+from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.tasks import array_files
 from transfer_metrics.sources.tasks.load_task import load_task
 
@@ -97,11 +105,73 @@ def test_json_of_other_things_is_named(tmp_path):
         ("https://huggingface.co/datasets/stanfordnlp/imdb", "write hf:stanfordnlp/imdb"),
         ("hf:https://huggingface.co/datasets/imdb", "write hf:imdb"),
         ("file:///tmp/t.csv", "the path alone"),
+        ("https://huggingface.co/datasets/org/name/tree/main/data", "write hf:org/name$"),
+        ("https://huggingface.co/google/vit-base-patch16-224", "it is a model, so name it as such"),
+        ("C:\\photos", "a path of Windows.*the path that it has here"),
+        ("imagefolder:D:/photos", "a path of Windows"),
     ],
 )
 def test_an_address_is_no_path(name, cure):
     with pytest.raises(InvalidInputError, match=cure):
         load_task(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("https://huggingface.co/google/vit-base-patch16-224", "write hf:google/vit-base-patch16"),
+        ("hf:https://huggingface.co/org/name/tree/main", "write hf:org/name$"),
+        ("mine = https://hf.co/org/name/", "write hf:org/name$"),
+        ("https://huggingface.co/timm/resnet18.a1_in1k", "write timm:resnet18.a1_in1k$"),
+        ("https://huggingface.co/datasets/org/name", "it is a data set, so name it as such"),
+        ("https://example.org/net.safetensors", "fetch it, and write hf:FOLDER, or <hub>:"),
+        ("C:\\models\\net", "a path of Windows"),
+    ],
+)
+def test_an_address_is_no_model(name, cure):
+    for read in (load_model, candidates_of):
+        with pytest.raises(InvalidInputError, match=cure):
+            read(name)
+
+
+def test_a_path_that_looks_like_one_of_windows_is_read_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    FRAME.to_csv("C:\\t.csv", index=False)
+    assert len(load_task("C:\\t.csv")["train"]) == 4
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_picture_that_was_not_drawn_here_is_not_replaced(tmp_path, ending, capsys):
+    place = tmp_path / f"mine.{ending}"
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    figure.savefig(place)
+    before = place.read_bytes()
+    argv = ["layers", "--model", "zoo:cnn-mnist", "--task", "sklearn:digits?examples=40"]
+    assert main([*argv, "--metrics", "logme", "--plot", str(place)]) == 2
+    assert "was not written here; name a new file" in capsys.readouterr().err
+    with pytest.raises(InvalidInputError, match="was not written here; name a new file"):
+        scores_of(3).plot.save("ranking", place)
+    assert place.read_bytes() == before
+    place.unlink()
+    for _ in range(2):
+        scores_of(3).plot.save("ranking", place)
+
+
+def test_part_of_the_cache_is_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TRANSFER_METRICS_CACHE", str(tmp_path))
+    for part in ("features", "training"):
+        assert main(["cache", "show", "--only", part, "--json"]) == 0
+        assert [row["part"] for row in json.loads(capsys.readouterr().out)] == [part]
+    assert main(["cache", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+@pytest.mark.parametrize(("option", "several"), [("task", False), ("models", True)])
+def test_an_option_that_is_given_twice_has_a_cure_that_holds(option, several, capsys):
+    argv = ["rank", "--models", "zoo:cnn-mnist", "--task", "sklearn:digits"]
+    assert main([*argv, f"--{option}", argv[argv.index(f"--{option}") + 1]]) == 2
+    assert ("with commas between" in capsys.readouterr().err) is several
 
 
 def models_of(count: int) -> list[str]:
@@ -509,3 +579,27 @@ def test_errors_by_other_names_are_no_accuracies(name):
         known_accuracies(known)
     for task in ("error detection", "terra", "merry"):
         known_accuracies(known.set_axis([task], axis=1))
+
+
+def test_columns_of_datasets_that_are_not_read_have_a_cure(tmp_path):
+    names, y = datasets.ClassLabel(names=["a", "b"]), [0, 1] * 6
+    texts = [{"en": f"text {i}", "de": f"Text {i}"} for i in range(12)]
+    for kind in (
+        datasets.Translation(["en", "de"]),
+        {l: datasets.Value("string") for l in ("en", "de")},
+    ):
+        features = datasets.Features(pair=kind, label=names)
+        data = datasets.Dataset.from_dict({"pair": texts, "label": y}, features)
+        with pytest.raises(InvalidInputError, match=r"column 'pair' holds .* by data.flatten\(\)"):
+            load_task(data)
+        assert {*load_task(data.flatten())["train"].examples[3]} == {"text 3", "Text 3"}
+    sound = datasets.Features(audio=datasets.Audio(decode=False), label=names)
+    rows = pyarrow.table({"audio": [{"bytes": b"RIFF", "path": None}] * 12, "label": y})
+    data = datasets.Dataset(rows.cast(sound.arrow_schema))
+    with pytest.raises(
+        InvalidInputError, match=r"column 'audio' holds sounds; .* audiofolder:FOLDER"
+    ):
+        load_task(data)
+    data.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UnsupportedTaskError, match=r"holds sounds; .* audiofolder:FOLDER"):
+        load_task(str(tmp_path / "t.parquet"))

@@ -61,6 +61,15 @@ def test_bars_of_a_ranking_are_the_intervals_of_the_table():
     np.testing.assert_allclose(bars, ranking[["low", "high"]].to_numpy())
 
 
+def test_lines_that_guide_the_eye_begin_at_the_axis():
+    table = scores()
+    ax = table.plot.ranking("logme", ax=axes())
+    [lines] = [one for one in ax.collections if one.get_zorder() == 1]
+    values = table.ranking("logme")["score"]
+    for segment, value in zip(lines.get_segments(), values, strict=True):
+        assert segment[:, 0].tolist() == [ax.get_xlim()[0], value]
+
+
 def axes_bars(ax):
     """Ends of the error bars, (rows, 2) per container."""
     found = []

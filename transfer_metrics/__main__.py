@@ -107,6 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where all went well, 1 where some models failed, 2 for a usage or input error and for
         what nobody foresaw, 130 when interrupted (SIGINT) and 143 when told to end (SIGTERM).
     """
+    if sys.stdout is None:
+        print("transfer-metrics: stdout is closed; say > /dev/null to see nothing", file=sys.stderr)
+        return 2
     if "torch" not in sys.modules:
         os.environ.update(brief_spin())
     if argv is not None:

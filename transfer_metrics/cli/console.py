@@ -168,12 +168,12 @@ def console() -> Iterator[None]:
     Signs that an encoding cannot write are replaced by such as it can, or by escapes, so that
     nothing is lost and nothing fails once the work is done. Output to stdout whose reader went away
     still raises ``BrokenPipeError``; on stderr, where progress is told, that must not end the work.
-    A stream that was closed from the start takes everything and keeps nothing.
+    Where stderr was closed from the start, it takes everything and keeps nothing.
     """
     codecs.register_error(_HANDLER, _typed)
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        out, err = (nowhere if stream is None else stream for stream in before)
+        out, err = before[0], nowhere if before[1] is None else before[1]
         for stream in (out, err):
             # Notebooks and tests put streams of their own in place, which take any text.
             with suppress(AttributeError, ValueError, OSError):

@@ -82,12 +82,12 @@ def _run_layers(args: argparse.Namespace) -> int:
     from transfer_metrics.errors import InvalidInputError
     from transfer_metrics.features.store import FeatureStore
     from transfer_metrics.ranking import score_layers
-    from transfer_metrics.results.plot_style import plot_format
+    from transfer_metrics.results.plot_style import MADE_BY, plot_format
     from transfer_metrics.sources.models.load_model import load_model
 
     if args.plot:
         plot_format(args.plot)
-        check_place(args.plot, task=args.task, picture=True)
+        check_place(args.plot, task=args.task, own=(MADE_BY.encode(),))
     options = ranking(args)
     if args.store:
         refuse_examples(args)

@@ -26,6 +26,7 @@ _LIST = """\
 """
 _CACHE = """\
   transfer-metrics cache
+  transfer-metrics cache show --only features
   transfer-metrics cache clear
   transfer-metrics cache clear --only features
   transfer-metrics cache clear --only training
@@ -54,7 +55,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--only",
         choices=("scores", "features", "statistics", "pixels", "training"),
-        help="with clear: of what (training: of `compare`, interrupted)",
+        help="of what (training: of `compare`, interrupted)",
     )
     add_output(parser)
 
@@ -244,7 +245,10 @@ def _run_cache(args: argparse.Namespace) -> int:
         cache.clear(args.only)
     records: list[dict[str, Any]] = []
     lines = [str(cache.root)]
-    for part, (files, size) in cache.size().items():
+    shown = cache.size()
+    if args.only and args.action == "show":
+        shown = {args.only: shown[args.only]}
+    for part, (files, size) in shown.items():
         records.append({"part": part, "files": files, "bytes": size, "folder": str(cache.root)})
         lines.append(f"{part:<10}{files:>7} files {size / 1e6:>10.1f} MB")
     print_table(records, args, "\n".join(lines))

@@ -285,13 +285,12 @@ def check_place(
     folder: bool = False,
     task: str | None = None,
     own: Iterable[str] | Iterable[bytes] = (),
-    picture: bool = False,
 ) -> None:
     """Refuse before the work, not after it, a file or folder that cannot be written.
 
-    Nor is one among the examples of the task, an image or a sound that exists, unless a ``picture``
-    is to be drawn again, or a folder of other things than those that are its ``own``, where these
-    are told, or a file in which none of its ``own`` bytes are.
+    Nor is one among the examples of the task, a folder of other things than those that are its
+    ``own``, where these are told, a file in which none of its ``own`` bytes are, or else an image
+    or a sound that exists.
     """
     from transfer_metrics.files import check_file, check_folder
     from transfer_metrics.sources.specs import refuse_among_examples
@@ -315,7 +314,7 @@ def check_place(
         )
     refuse_among_examples(path, task)
     is_example = place.suffix.lower() in itertools.chain(*FILE_SUFFIXES.values())
-    if place.is_file() and is_example and not picture:
+    if place.is_file() and is_example and not own:
         raise InvalidInputError(f"cannot write {path}: it is an example of yours; name a new file")
     if own:
         (check_folder if folder else check_file)(path, own)  # type: ignore[arg-type]

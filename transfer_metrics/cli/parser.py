@@ -128,9 +128,10 @@ def _refuse_repeated(argv: Sequence[str], parser: argparse.ArgumentParser) -> No
             continue
         action = known[meant_by[0]]
         if action in given and isinstance(action, argparse._StoreAction):
+            several = "comma" in (action.help or "")
             raise InvalidInputError(
-                f"{meant_by[0]} is given twice, and only one can count; give it once, and several "
-                f"values with commas between where it takes them"
+                f"{meant_by[0]} is given twice, and only one can count; give it once"
+                f"{', and several values with commas between' if several else ''}"
             )
         given.add(action)
 

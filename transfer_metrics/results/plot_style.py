@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.files import replacing
+from transfer_metrics.files import check_file, replacing
 from transfer_metrics.naming import short_names
 from transfer_metrics.results.wording import plot_label
 
@@ -23,6 +23,8 @@ MARKERS = "osD^vPX"
 MUTED = "#9A9A9A"
 # Of more rows the best are drawn.
 MOST_ROWS = 40
+MADE_BY = "drawn by transfer_metrics"
+"""What a file says of its origin."""
 # Journals want fonts that are embedded whole; the same numbers give the same file.
 _RC: dict[Any, Any] = {"pdf.fonttype": 42, "svg.hashsalt": "transfer-metrics"}
 
@@ -37,6 +39,8 @@ _MOST = 160
 def save_figure(draw: Callable[[Any], Any], path: str | os.PathLike[str]) -> str:
     """Draw into a PNG, SVG or PDF file, by its ending, which appears whole or not at all.
 
+    One that is there and was not drawn by this function is not replaced.
+
     ``draw`` is handed a figure of its own to be filled, as ``new_axes`` does: that keeps pyplot's
     global state out of libraries and threads.
     """
@@ -44,11 +48,16 @@ def save_figure(draw: Callable[[Any], Any], path: str | os.PathLike[str]) -> str
     from matplotlib.figure import Figure
 
     path, suffix = Path(path), plot_format(path)
+    check_file(path, (MADE_BY.encode(),))
     figure = Figure(layout="constrained")
     draw(figure)
-    date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
+    about: dict[str, dict[str, Any]] = {
+        "png": {"Software": MADE_BY},
+        "svg": {"Creator": MADE_BY, "Date": None},
+        "pdf": {"Creator": MADE_BY, "CreationDate": None},
+    }
     with replacing(path) as temporary, matplotlib.rc_context(_RC):
-        figure.savefig(temporary, dpi=150, format=suffix, metadata=date)
+        figure.savefig(temporary, dpi=150, format=suffix, metadata=about[suffix])
     return str(path)
 
 

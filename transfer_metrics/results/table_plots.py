@@ -82,8 +82,6 @@ class TablePlots:
         headings = short_labels(list(groups), 44)
         parts = [[next(rows) for _ in range(len(own))] for own in groups.values()]
         places = np.array(named_rows(ax, dict(zip(headings, parts, strict=True))))
-        worst = np.repeat([own["score"].min() for own in groups.values()], list(map(len, parts)))
-        ax.hlines(places, worst, scored["score"], color="#E3E3E3", lw=1, zorder=1)
         out = scored["model"].isin(list(dropped)).to_numpy()
         ends = scored["score"] - scored["low"], scored["high"] - scored["score"]
         margins = np.nan_to_num(np.stack(ends)).clip(min=0.0)
@@ -93,6 +91,9 @@ class TablePlots:
                     scored["score"][chosen], places[chosen], xerr=margins[:, chosen], fmt="o",
                     color=colour, mfc=inside, elinewidth=1.2, capsize=2.5, zorder=2,
                 )  # fmt: skip
+        left, right = ax.get_xlim()
+        ax.hlines(places, left, scored["score"], color="#E3E3E3", lw=1, zorder=1)
+        ax.set_xlim(left, right)
         ax.set_xlabel(plot_label(metric))
         if out.any():
             legend_above(ax, [drawn], ["dropped from the race: fewer examples"])

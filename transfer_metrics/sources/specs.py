@@ -104,6 +104,8 @@ def parse_model(text: str) -> ModelSpec:
     hub, colon, rest = text.strip().partition(":")
     if hub.startswith("@"):
         raise InvalidInputError(f"model {text!r} is a list of models; name one of them here")
+    for place in (text.strip(), rest):
+        refuse_address(text, place, "model")
     if not (hub and colon and rest):
         raise InvalidInputError(
             f"model {text!r}: write <hub>:<name>, with a hub of zoo, timm, torchvision or hf, or "
@@ -150,11 +152,11 @@ def text_of(name: str) -> str:
 def task_text(text: str) -> str:
     """A task specification with its source, where it is only the path of a file or folder.
 
-    What begins with a word and a colon has a source, whatever is on the disk.
+    What begins with a word and a colon has a source, whatever is on the disk; one letter is none.
     """
     text = text.strip() if not _exists(text) else text
     source, colon, _ = text.partition(":")
-    if (colon and re.fullmatch(r"[\w-]+", source)) or text == "glyphs":
+    if (colon and re.fullmatch(r"[\w-]{2,}", source)) or text == "glyphs":
         return text
     for end in (len(text), text.rfind("?")):
         if end > 0 and _exists(text[:end]):

@@ -22,7 +22,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.tasks.assembly import make_task
-from transfer_metrics.sources.tasks.column_roles import OF_INDEX, Table, unused
+from transfer_metrics.sources.tasks.column_roles import OF_INDEX, unused
 from transfer_metrics.sources.tasks.foreign_files import foreign, refuse_address
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
@@ -30,6 +30,7 @@ from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.pairing import counting
 from transfer_metrics.sources.tasks.paths import existing, usual_splits
 from transfer_metrics.sources.tasks.sequences import StoredImages
+from transfer_metrics.sources.tasks.table_cells import Table
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import DEEPEST, check_unpacked, visible

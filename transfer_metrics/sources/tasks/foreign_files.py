@@ -34,8 +34,11 @@ _KINDS = (
     ((".xml", ".yaml", ".yml"), f"no table of examples; {_BY_CLASS}, or a .csv of {_NAMED}"),
 )  # fmt: skip
 """Ends of names of files, and what these are, with what to do."""
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_HUB = re.compile(r"https?://huggingface\.co/datasets/([\w.-]+(?:/[\w.-]+)?)/?")
+_ADDRESS, _OF_WINDOWS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://"), re.compile(r"[A-Za-z]:[\\/]")
+_HUB = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(datasets/)?([\w.-]+(?:/[\w.-]+)?)"
+    r"/?(?:(?:tree|blob|resolve)/.*|[?#].*)?"
+)
 _RECORDS = "write one object per row, as frame.to_json(path, orient='records') writes it"
 _OF_WORDS = ("tokens", "words")
 
@@ -50,18 +53,28 @@ def foreign(path: str | os.PathLike[str]) -> str:
     return next((f"is {told}" for ends, told in _KINDS if name.endswith(ends)), "")
 
 
-def refuse_address(text: str, place: str) -> None:
-    """Refuse an address in place of a path: nothing is fetched but by libraries of hubs."""
-    if not _ADDRESS.match(place):
+def refuse_address(text: str, place: str, what: str = "task") -> None:
+    """Refuse an address in place of a path: nothing is fetched but by libraries of hubs.
+
+    So is a path of Windows that is not there.
+    """
+    told, cure = "an address, and nothing is fetched from there", ""
+    if _OF_WINDOWS.match(place) and not os.path.exists(place):
+        told, cure = "a path of Windows, and not there", "give the path that it has here"
+    elif not _ADDRESS.match(place):
         return
-    cure = "fetch it, and give the file or folder where it is then"
-    if on_hub := _HUB.fullmatch(place):
-        cure = f"write hf:{on_hub[1]}"
+    elif (on_hub := _HUB.fullmatch(place)) and bool(on_hub[1]) == (what == "task"):
+        org, _, name = on_hub[2].rpartition("/")
+        of_timm = org == "timm" and what == "model"
+        cure = f"write {'timm' if of_timm else 'hf'}:{name if of_timm else on_hub[2]}"
     elif place.lower().startswith("file://"):
         cure = "give the path alone"
-    raise InvalidInputError(
-        f"task {visible(text)!r} is an address, and nothing is fetched from there; {cure}"
-    )
+    elif on_hub:
+        cure = f"it is a {'data set' if on_hub[1] else 'model'}, so name it as such"
+    elif what == "model":
+        cure = "fetch it, and write hf:FOLDER, or <hub>:<name>=FILE for weights"
+    cure = cure or "fetch it, and give the file or folder where it is then"
+    raise InvalidInputError(f"{what} {visible(text)!r} is {told}; {cure}")
 
 
 def check_rows(rows: Sequence[Any]) -> None:

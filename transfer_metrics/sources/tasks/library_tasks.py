@@ -19,12 +19,13 @@ from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import example_bytes
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.tasks.assembly import make_task
-from transfer_metrics.sources.tasks.column_roles import Asked, Holds, Table
+from transfer_metrics.sources.tasks.column_roles import Asked
 from transfer_metrics.sources.tasks.in_memory import as_example, as_examples, from_dataset
 from transfer_metrics.sources.tasks.label_values import as_numbers
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import usual_splits
 from transfer_metrics.sources.tasks.sequences import ColumnImages, ColumnTexts, text_or_pair
+from transfer_metrics.sources.tasks.table_cells import OF_SOUNDS, Holds, Table
 from transfer_metrics.sources.tasks.table_tasks import task_of
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible
@@ -83,6 +84,12 @@ class _HubTable(Table):
         if getattr(getattr(kind, "feature", None), "dtype", None) in _TEXT:
             return "lists"
         return "numbers" if any(t in str(kind) for t in ("int", "float", "bool")) else "other"
+
+    def unread(self, column: str) -> str:
+        kind = self._data.features[column]
+        several = isinstance(kind, (dict, self._datasets.Translation))
+        parts = "several values each; give each a column, as by data.flatten()" if several else ""
+        return OF_SOUNDS if isinstance(kind, self._datasets.Audio) else parts
 
     def may_hold_lists(self, column: str) -> bool:
         return hasattr(self._data.features[column], "feature")

@@ -16,11 +16,11 @@ from transfer_metrics.errors import InvalidInputError, reason
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Modality, Word, is_pair, is_sound
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
-from transfer_metrics.sources.tasks.column_roles import Table
 from transfer_metrics.sources.tasks.in_memory import as_example, as_examples
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES, load_task
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below
 from transfer_metrics.sources.tasks.sequences import Examples, Files
+from transfer_metrics.sources.tasks.table_cells import Table
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.table_tasks import word_lists
 from transfer_metrics.sources.tasks.task import Split, Task

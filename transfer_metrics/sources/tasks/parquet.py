@@ -13,9 +13,9 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
 from transfer_metrics.sources.optional import require
-from transfer_metrics.sources.tasks.column_roles import Holds, Table
 from transfer_metrics.sources.tasks.paths import shards
 from transfer_metrics.sources.tasks.sequences import ColumnImages, ColumnTexts, text_or_pair
+from transfer_metrics.sources.tasks.table_cells import OF_SOUNDS, Holds, Table
 from transfer_metrics.untrusted import check_unpacked
 
 _LARGE = 1 << 30
@@ -190,10 +190,7 @@ class _ParquetTable(Table):
     def holds(self, column: str) -> Holds:
         kind = self._type(column)
         if self._features.get(column, {}).get("_type") == "Audio":
-            raise UnsupportedTaskError(
-                f"task {self.name!r}: column {column!r} holds sounds, which are read by "
-                f"hf:FOLDER and not from Parquet files"
-            )
+            raise UnsupportedTaskError(f"task {self.name!r}: column {column!r} holds {OF_SOUNDS}")
         files = kind.startswith("struct<") and ("bytes:" in kind or "path:" in kind)
         if files or kind in ("binary", "large_binary"):
             return "images"

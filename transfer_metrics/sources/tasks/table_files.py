@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.column_roles import Holds, Table
 from transfer_metrics.sources.tasks.foreign_files import check_rows, foreign
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.parquet import read_parquet
 from transfer_metrics.sources.tasks.paths import existing
 from transfer_metrics.sources.tasks.separated_values import read_separated
+from transfer_metrics.sources.tasks.table_cells import Holds, Table
 from transfer_metrics.untrusted import TABLE, parse_json, read_text
 
 _TRUTH = {"true": 1.0, "false": 0.0}

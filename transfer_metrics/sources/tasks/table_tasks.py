@@ -13,19 +13,14 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.naming import plain_name
 from transfer_metrics.sources.tasks.assembly import in_one_order, make_task, words_task
-from transfer_metrics.sources.tasks.column_roles import (
-    FLAGS,
-    Asked,
-    Roles,
-    Table,
-    find_roles,
-)
+from transfer_metrics.sources.tasks.column_roles import FLAGS, Asked, Roles, find_roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.pairing import counting
 from transfer_metrics.sources.tasks.paths import split_name, split_within
 from transfer_metrics.sources.tasks.sequences import some
+from transfer_metrics.sources.tasks.table_cells import Table
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import parse_json
