@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from transfer_metrics.features.pooling import POOLINGS
 from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.ranking.engines import ENGINES
+from transfer_metrics.sources.models.identity import code_of
 from transfer_metrics.sources.models.load_model import HUBS
+from transfer_metrics.sources.models.own_code import is_own
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES
 
 REGISTRIES = {
@@ -171,3 +174,32 @@ def test_a_metric_that_writes_into_its_statistic_spoils_no_other() -> None:
     assert table.to_frame().set_index("metric")["error"].notna().to_dict() == {
         "teller": True, "after": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["a", "b", "c"])
+def test_installed_code_of_ones_own_is_keyed_by_what_it_says(tmp_path, monkeypatch, change):
+    """A package may be installed anew, with other code under the same version."""
+    package = tmp_path / "site-packages" / "ownpackage"
+    package.mkdir(parents=True)
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def codes(a: int = 1, b: int = 1, c: int = 1) -> list[str]:
+        (package / "__init__.py").write_text("")
+        (package / "part.py").write_text(f"def helped(x):\n    return x + {a}\n")
+        (package / "whole.py").write_text(
+            "from transfer_metrics import LinearProbe\nfrom .part import helped\n"
+            f"B = {b}\nclass Base(LinearProbe):\n    def fit(self, X, y=None, **more):\n"
+            f"        return super().fit(helped(X) * B + {c}, y, **more)\n"
+            f"class Head(Base):\n    pass\ndef metric(statistic):\n    return helped(B) * {c}\n"
+        )
+        for name in [name for name in sys.modules if name.startswith("ownpackage")]:
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
+        whole = importlib.import_module("ownpackage.whole")
+        assert not is_own(whole.__name__)
+        return [code_of(whole.Head), code_of(whole.metric)]
+
+    before = codes()
+    assert codes() == before
+    assert all(one != other for one, other in zip(codes(**{change: 2}), before, strict=True))

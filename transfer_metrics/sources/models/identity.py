@@ -26,6 +26,7 @@ from transfer_metrics.sources.models.own_code import (
     held_by,
     is_own,
     names_in,
+    package_of,
 )
 
 # Where the parts of a model were written when fingerprints first named them: a file that moves
@@ -201,12 +202,14 @@ def unsaved(module: nn.Module) -> dict[str, str]:
 
 
 def code_of(function: Any) -> str:
-    """A hash of a function, of what it holds, and of the code and global variables of its own.
+    """A hash of a function or class, of what it holds, and of its own code and global variables.
+
+    Own is what no library has, and the package that it is of, installed or not.
 
     >>> code_of(lambda x: x + 1) == code_of(lambda y: y + 1) != code_of(lambda x: x + 2)
     True
     """
-    survey = _Survey(nn.Module())
+    survey = _Survey(nn.Module(), getattr(function, "__module__", None))
     survey.note("function", function)
     return _digest_of(survey.found, ())
 
@@ -214,8 +217,9 @@ def code_of(function: Any) -> str:
 class _Survey:
     """What was found so far, and which classes, objects and global variables were looked at."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, home: str | None = None) -> None:
         self.found: dict[str, str] = {}
+        self._home = package_of(home)
         self._parts = {id(part) for part in network.modules()}
         self._seen: dict[Any, Any] = {}  # holds what it knows by its place in memory
 
@@ -246,12 +250,15 @@ class _Survey:
         if isinstance(forward := getattr(kind, "forward", None), FunctionType):
             self.note(f"class {kind.__qualname__}.forward", forward)
         for base in kind.__mro__:
-            if not is_own(base.__module__) or (base is not kind and not self._first(base)):
+            if not self._is_own(base.__module__) or (base is not kind and not self._first(base)):
                 continue
             for name, value in vars(base).items():
                 special = name.startswith("__") and name.endswith("__")
                 if not (special and not isinstance(value, FunctionType)) and name != "_abc_impl":
                     self.note(f"class {base.__qualname__}.{name}", value)
+
+    def _is_own(self, home: str | None) -> bool:
+        return is_own(home) or package_of(home) == self._home != ""
 
     def _first(self, value: Any) -> bool:
         first = id(value) not in self._seen
@@ -288,7 +295,7 @@ class _Survey:
             if self._first(value):
                 yield from self._pieces((value.__defaults__, value.__kwdefaults__), depth)
                 yield from self._parts_of(held_by(value), inner, name)
-                if is_own(value.__globals__.get("__name__")):
+                if self._is_own(value.__globals__.get("__name__")):
                     self._globals_of(value)
         elif isinstance(value, functools.partial):
             yield from self._pieces((value.args, value.keywords), depth)
@@ -308,7 +315,7 @@ class _Survey:
                 yield identity(value).encode()
         elif isinstance(value, type):
             yield value.__qualname__.encode()
-            if is_own(value.__module__):
+            if self._is_own(value.__module__):
                 self.of_class(value)
         elif callable(value):
             yield str(getattr(value, "__qualname__", type(value).__qualname__)).encode()
@@ -338,7 +345,7 @@ class _Survey:
             if name not in known:
                 known.add(name)
                 self.note(f"global {name}", value)
-        elif is_own(value.__name__):
+        elif self._is_own(value.__name__):
             known = self._seen.setdefault(("names", value.__name__), set())
             fresh = sorted((names & vars(value).keys()) - known)
             known.update(fresh)

@@ -24,11 +24,21 @@ def is_own(home: str | None) -> bool:
     """
     if home in (None, "__main__", "__mp_main__"):
         return True
-    if home.partition(".")[0] in (*_LIBRARIES, *sys.stdlib_module_names):
+    if not package_of(home):
         return False
     file = getattr(sys.modules.get(home), "__file__", None) or ""
     installed = "site-packages" in file or "dist-packages" in file
     return not (installed or file.startswith(_STANDARD))
+
+
+def package_of(home: str | None) -> str:
+    """The package that a module is of; empty for torch, Python and this package.
+
+    >>> package_of("torchmetrics.functional"), package_of("torch.nn"), package_of("json.decoder")
+    ('torchmetrics', '', '')
+    """
+    name = (home or "").partition(".")[0]
+    return "" if name in (*_LIBRARIES, *sys.stdlib_module_names) else name
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
