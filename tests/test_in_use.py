@@ -259,9 +259,12 @@ def test_rows_of_numbers_are_read_by_the_columns_of_the_training(tmp_path):
         head.predict(tmp_path / "less.csv")
 
 
-def test_lists_are_no_features(tmp_path):
-    (tmp_path / "new.jsonl").write_text('{"a": [1, 2]}\n')
-    with pytest.raises(InvalidInputError, match=r"row 1 has '\[1, 2\]' in column 'a', which is no"):
+def test_lists_are_features_where_they_are_of_one_length(tmp_path):
+    (tmp_path / "new.jsonl").write_text('{"a": [1, 2]}\n{"a": [3, 4]}\n')
+    found = new_examples(f"jsonl:{tmp_path / 'new.jsonl'}?features=a", "tensor")
+    assert np.array_equal(np.asarray([found.examples[i] for i in (0, 1)]), [[1, 2], [3, 4]])
+    (tmp_path / "new.jsonl").write_text('{"a": [1, 2]}\n{"a": [1]}\n')
+    with pytest.raises(InvalidInputError, match="'a' holds no numbers or vectors of one length"):
         new_examples(f"jsonl:{tmp_path / 'new.jsonl'}?features=a", "tensor")
 
 

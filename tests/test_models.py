@@ -788,6 +788,21 @@ def test_packages_that_do_not_import(tmp_path: Path, monkeypatch) -> None:
         require("absent_package", "model 'x:y'")
 
 
+@pytest.mark.parametrize(("found", "is_old"), [("1.0.0", True), ("99.0.dev1", False)])
+def test_packages_that_are_too_old_are_refused(found, is_old, tmp_path, monkeypatch) -> None:
+    # Old ones give other features of some texts and pictures.
+    (tmp_path / f"transformers-{found}.dist-info").mkdir()
+    about = f"Metadata-Version: 2.1\nName: transformers\nVersion: {found}\n"
+    (tmp_path / f"transformers-{found}.dist-info" / "METADATA").write_text(about)
+    monkeypatch.syspath_prepend(tmp_path)
+    if not is_old:
+        assert require("transformers", "model 'hf:x'").__name__ == "transformers"
+        return
+    cure = r"model 'hf:x' needs transformers>=\S+, and 1.0.0 is installed; pip install --upgrade '"
+    with pytest.raises(MissingDependencyError, match=cure):
+        require("transformers", "model 'hf:x'")
+
+
 @pytest.mark.parametrize("kind", ["ValueError", "TypeError"])
 def test_what_a_factory_says_is_cut(kind: str, tmp_path: Path, monkeypatch) -> None:
     text = f"def make():\n    raise {kind}('no ' * 5000)\n"

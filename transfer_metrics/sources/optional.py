@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from types import ModuleType
@@ -28,6 +29,8 @@ def require(package: str, purpose: str, *, install: str = "'transfer-metrics[hub
     Traceback (most recent call last):
     transfer_metrics.errors.MissingDependencyError: the impossible needs no_such_package_at_all: ...
     """
+    if old := _too_old(package):
+        raise MissingDependencyError(f"{purpose} needs {old}")
     if package in ("torchvision", "timm", "transformers"):
         mend_torchvision()
     try:
@@ -43,6 +46,25 @@ def require(package: str, purpose: str, *, install: str = "'transfer-metrics[hub
                 "https://download.pytorch.org/whl/cpu"
             )
         raise MissingDependencyError(f"{purpose} needs {package}: {reason}; {advice}") from error
+
+
+def _too_old(package: str) -> str:
+    """What is needed in place of the version that is installed; empty where that will do.
+
+    An older one may give other features without a word, of texts or of rotated photos.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        found = importlib.metadata.version(package)
+        needed = map(Requirement, importlib.metadata.requires("transfer-metrics") or ())
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    for one in needed:
+        if one.name == package and not one.specifier.contains(found, prereleases=True):
+            wanted = f"{package}{one.specifier}"
+            return f"{wanted}, and {found} is installed; pip install --upgrade '{wanted}'"
+    return ""
 
 
 def is_mended() -> bool:
