@@ -115,8 +115,7 @@ class FeatureData:
             train = held = whole
         else:
             strata = codes if kind == "classification" else np.zeros(len(codes))
-            rows, out = stratified_holdout(strata, fraction, seed)
-            train, held = whole.rows(rows), whole.rows(out)
+            train, held = map(whole.rows, stratified_holdout(strata, fraction, seed))
         of_store = isinstance(X, FeatureStore)
         by_name = {layer.name: layer for layer in (X.layers if of_store else _bare(columns))}
         return cls(

@@ -14,8 +14,9 @@ from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.heads.decision import Decision
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.long_table import LongTable
+from transfer_metrics.results.places import Place, by_place, place_labels
 from transfer_metrics.results.ranks import Ranked, ranked
-from transfer_metrics.results.record import Place, Record, by_place, place_labels
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import count
 from transfer_metrics.selection.base import Selection, read_results

@@ -22,8 +22,8 @@ from transfer_metrics.report.contents import (
     layer_rows,
 )
 from transfer_metrics.report.gather import Gathered, Setting
+from transfer_metrics.results.places import by_place
 from transfer_metrics.results.ranks import Ranked
-from transfer_metrics.results.record import by_place
 from transfer_metrics.results.shortlist import Shortlist, shortlist_of
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible

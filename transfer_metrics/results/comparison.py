@@ -12,6 +12,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import Estimate
 from transfer_metrics.registry import choose
+from transfer_metrics.results.places import one_place
 from transfer_metrics.results.plot_style import (
     COLOURS,
     MARKERS,
@@ -32,7 +33,6 @@ from transfer_metrics.results.record import (
     QUALITIES,
     Record,
     measures_told,
-    one_place,
 )
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.table import ScoreTable

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from transfer_metrics.naming import short_names, told_apart
 from transfer_metrics.results.long_table import LongTable
+from transfer_metrics.results.places import by_place, place_labels
 from transfer_metrics.results.ranks import ranking_frame
-from transfer_metrics.results.record import Record, by_place, place_labels
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import UNKNOWN, shortlist_of
 from transfer_metrics.untrusted import visible
 

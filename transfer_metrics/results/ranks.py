@@ -14,7 +14,8 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.chances import Standing, Trust, expected, probability_of_best
 from transfer_metrics.results.error_model import ErrorModel, bundled
-from transfer_metrics.results.record import NO_TIME, Record, by_place
+from transfer_metrics.results.places import by_place
+from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.results.standing import standing_of
 from transfer_metrics.results.wording import LOSSES
 

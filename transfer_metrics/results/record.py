@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 from scipy.special import stdtrit
@@ -248,82 +248,6 @@ def _kind(hint: Any) -> type:
 
 COLUMNS = {name: _kind(hint) for name, hint in get_type_hints(Record).items()}
 """The fields in their order, each with its type: str, float, int, bool or list."""
-
-
-class Place(NamedTuple):
-    """Scores compare where these are the same."""
-
-    task: str
-    split: str
-    pool: str
-    n: int | None
-
-    @classmethod
-    def of(cls, record: Record) -> Place:
-        """That of a record."""
-        return cls(record.task or "", record.split or "", record.pool or "", record.n)
-
-
-def by_place(records: Iterable[Record], metric: str | None = None) -> dict[Place, list[Record]]:
-    """Records by what they compare with, in the order in which they come.
-
-    Of a metric, where one is named, with the failures of whole models.
-
-    Models that a race dropped stand beside those that it did not drop, and models that failed
-    before any score beside all of their task and split.
-    """
-    parts: dict[Place, list[Record]] = {}
-    raced, failed = [], []
-    for record in records:
-        if metric is not None and record.label not in (metric, ""):
-            continue
-        if record.value is None and record.pool is None:
-            failed.append(record)
-        elif record.round is not None:
-            raced.append(record)
-        else:
-            parts.setdefault(Place.of(record), []).append(record)
-    for record in raced:
-        alone = Place.of(record)
-        beside = [place for place in parts if place[:3] == alone[:3]]
-        parts.setdefault(max(beside, key=lambda p: p.n or 0, default=alone), []).append(record)
-    for record in failed:
-        task, split, *_ = Place.of(record)
-        same = [p for p in parts if p.task == task and (p.split == split or not split)]
-        for place in same or [Place(task, split, "", None)]:
-            parts.setdefault(place, []).append(record)
-    return parts
-
-
-def one_place(records: Iterable[Record], metric: str) -> list[Record]:
-    """The records of a metric, and of failures; all must compare."""
-    places = by_place(records, metric)
-    if len(places) > 1:
-        first, second = list(places)[:2]
-        differing = [i for i in range(4) if len({place[i] for place in places}) > 1]
-        asked = ", ".join(f"{Place._fields[i]}={first[i]!r}" for i in differing)
-        raise InvalidInputError(
-            f"scores of {metric} of {' and '.join(place_labels([first, second]))} do not "
-            f"compare; choose one with table.on({asked})"
-        )
-    return next(iter(places.values()), [])
-
-
-def place_labels(places: Collection[Place]) -> list[str]:
-    """The task of each place, with what tells it from the others of that task.
-
-    >>> place_labels([Place("digits", "train", "avg", n) for n in (50, 60)])
-    ['digits, n = 50', 'digits, n = 60']
-    """
-    labels = []
-    for place in places:
-        twins = [other for other in places if other.task == place.task]
-        parts = [place.task or "unnamed task"]
-        parts += [place.split] if len({t.split for t in twins}) > 1 else []
-        parts += [f"pooling {place.pool}"] if len({t.pool for t in twins}) > 1 else []
-        parts += [f"n = {place.n}"] if len({t.n for t in twins}) > 1 else []
-        labels.append(", ".join(filter(None, parts)))
-    return labels
 
 
 def phases(records: Iterable[Record]) -> dict[str, float]:

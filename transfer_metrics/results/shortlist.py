@@ -11,8 +11,9 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.chances import smallest_set
 from transfer_metrics.results.error_model import ErrorModel, bundled
+from transfer_metrics.results.places import by_place
 from transfer_metrics.results.ranks import Round, race_rounds, ranked, trust_in
-from transfer_metrics.results.record import NO_TIME, Record, by_place
+from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.results.standing import earlier_accuracies, priors
 from transfer_metrics.results.wording import fixed, listed
 from transfer_metrics.untrusted import visible

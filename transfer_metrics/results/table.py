@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Self
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, check_whole
 from transfer_metrics.registry import choose, resolve
 from transfer_metrics.results.long_table import LongTable
+from transfer_metrics.results.places import by_place, one_place
 from transfer_metrics.results.printed import of_features, page_table, printed
 from transfer_metrics.results.ranks import candidates, ranking_frame, single
-from transfer_metrics.results.record import Record, by_place, one_place
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import (
     CONFIDENCE,
     UNKNOWN,

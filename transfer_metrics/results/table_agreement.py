@@ -27,8 +27,9 @@ from transfer_metrics.results.known_accuracies import (
     cure_of_names,
     known_accuracies,
 )
+from transfer_metrics.results.places import by_place, one_place
 from transfer_metrics.results.ranks import candidates, higher_is_better, single
-from transfer_metrics.results.record import Record, by_place, one_place
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import listed, some
 from transfer_metrics.untrusted import visible
 

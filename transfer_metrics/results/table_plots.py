@@ -11,6 +11,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, check_whole
 from transfer_metrics.registry import choose
 from transfer_metrics.results.long_table import LongTable
+from transfer_metrics.results.places import Place, by_place, place_labels
 from transfer_metrics.results.plot_style import (
     COLOURS,
     MARKERS,
@@ -31,7 +32,7 @@ from transfer_metrics.results.ranks import (
     ranking_frame,
     single,
 )
-from transfer_metrics.results.record import Place, Record, by_place, place_labels
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.table_agreement import Matched
 from transfer_metrics.results.wording import fixed, listed, number, plot_label
 
