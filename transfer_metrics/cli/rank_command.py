@@ -85,7 +85,7 @@ def add_parser(verbs: Any) -> None:
         "--budget",
         type=share,
         metavar="SHARE",
-        help="share of the forward passes to spend, such as 0.3: models race and fall out early",
+        help="share of a full ranking to spend, such as 0.3: models race and fall out early",
     )
     add_options(parser, "time", "intervals", "confidence", "evidence", "prior")
     parser.add_argument("--keep-features", action="store_true", help="keep features in the cache")
