@@ -30,6 +30,7 @@ from transfer_metrics.sources.models import hubs, huggingface, huggingface_audio
 from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.sources.models.identity import describe
 from transfer_metrics.sources.models.load_model import list_models, load_model
+from transfer_metrics.sources.models.model import place
 from transfer_metrics.sources.models.tokens import Tokens
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess
@@ -847,3 +848,13 @@ def test_a_wrong_argument_is_told_before_anything_is_fetched(option, monkeypatch
     with pytest.raises(InvalidInputError, match=option.partition("=")[0]) as caught:
         tm.load_model(f"torchvision:resnet18({option})")
     assert "refuses the options" in str(caught.value)
+
+
+def test_arrays_that_may_not_be_written_to_are_copied() -> None:
+    # So they come from workers of Ray, from bytes and from files that are mapped.
+    rows = np.frombuffer(np.arange(4, dtype=np.float32).tobytes(), np.float32)
+    model = load_model(nn.Linear(4, 2))
+    for found in (model.batch([rows]), place(rows[None], model.module)):
+        assert torch.equal(found, torch.arange(4.0)[None])
+        found += 1.0
+        assert rows.tolist() == [0.0, 1.0, 2.0, 3.0]

@@ -127,6 +127,10 @@ class Model:
             self.preprocess is None or (self.modality == "image" and example.ndim == 3)
         )
         if ready and self.modality in ("image", "tensor"):
+            if isinstance(
+                example, np.ndarray
+            ):  # torch would warn of one that may not be written to
+                example = np.require(example, requirements="W")
             tensor = torch.as_tensor(example, dtype=torch.float32)
             # Of one axis it is the width of a layer, which may run later, or along the last axis.
             known = self.input_shape is not None and len(self.input_shape) > 1
@@ -207,7 +211,7 @@ def place(batch: Any, module: nn.Module) -> Any:
     if isinstance(batch, (tuple, list)):
         return type(batch)(place(item, module) for item in batch)
     if isinstance(batch, np.ndarray) and batch.dtype.kind in "biuf":
-        batch = torch.from_numpy(np.ascontiguousarray(batch, batch.dtype.newbyteorder("=")))
+        batch = torch.from_numpy(np.require(batch, batch.dtype.newbyteorder("="), ["C", "W"]))
     if not isinstance(batch, Tensor):
         return batch
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
