@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import threading
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import transfer_metrics as tm
-from tests.engine_works import Environment, Squares, Unreadable, notes_of
+from tests.engine_works import Environment, Sleeps, Squares, Unreadable, notes_of
 from transfer_metrics.errors import EngineError, InvalidInputError, UnknownNameError
 from transfer_metrics.fork_server import fork_server_until_end
 from transfer_metrics.ranking.engines import ENGINES, REDUCE, Lost, Unit, map_reduce
@@ -132,6 +133,21 @@ def test_workers_of_a_crew_stay_and_go_on_with_what_they_had(engine: str, tmp_pa
     for pid in pids if engine == "processes" else ():  # Ray ends its own at its leisure
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+@pytest.mark.parametrize(
+    "engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True
+)
+def test_what_nobody_waits_for_is_no_answer_of_the_next_work(engine: str, tmp_path: Path) -> None:
+    # Scores that are known settle a model while another worker still runs a part of it.
+    work = Sleeps(tmp_path)
+    with fork_server_until_end(), Crew() as crew:
+        for _ in range(3):
+            started = time.monotonic()
+            run = functools.partial(map_reduce, engine, work, workers=2, crew=crew)
+            assert dict(run([[0, 30]], [2])) == {0: 0}
+            assert dict(run([[1, 2], [3, 1], [2, 2]], [2] * 3)) == {0: 5, 1: 10, 2: 8}
+            assert time.monotonic() - started < 30
 
 
 def test_a_crew_replaces_who_died_between_two_works(tmp_path: Path) -> None:

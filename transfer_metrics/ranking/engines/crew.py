@@ -144,6 +144,9 @@ def drive(
                     tick()
         if stays:
             stack.pop_all()
+            # Nobody waits for what these still do, and the next work is not to be told of it.
+            for place in running.values():
+                crew.stop(place)
 
 
 _told: dict[Any, Any] = {}
