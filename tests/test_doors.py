@@ -35,7 +35,7 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.sources.example import decode_sound
 from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.sources.models.load_model import load_model
-from transfer_metrics.sources.tasks import array_files
+from transfer_metrics.sources.tasks import value_files
 from transfer_metrics.sources.tasks.load_task import load_task
 
 datasets = pytest.importorskip("datasets")
@@ -196,7 +196,11 @@ def test_a_prior_of_errors_is_refused(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["params", "n_params", "Params (M)", "param_count", "size", "img_size", "GFLOPs", "latency_ms"],
+    [
+        *("params", "n_params", "Params (M)", "param_count", "size", "img_size", "GFLOPs"),
+        *("latency_ms", "train time (s)", "epochs", "lr", "memory", "n_layers", "images/s"),
+        *("downloads", "std"),
+    ],
 )
 @pytest.mark.parametrize("others", [["pets"], ["pets", "mean"], ["mean"], []])
 def test_what_a_prior_says_of_models_is_left_out(name, others):
@@ -508,8 +512,8 @@ CODES = np.arange(30) % 3
 def _scored(tmp_path: Path, features: str, labels: str) -> float:
     (tmp_path / "x.csv").write_text(features)
     (tmp_path / "y.txt").write_text(labels)
-    x = array_files.read_values(str(tmp_path / "x.csv"))
-    y = array_files.read_labels_of(str(tmp_path / "y.txt"), len(x))
+    x, named = value_files.read_values(str(tmp_path / "x.csv"))
+    y = value_files.read_labels_of(str(tmp_path / "y.txt"), len(x), named)
     return score(x, y, "logme").records[0]["value"]
 
 
@@ -557,7 +561,7 @@ def test_an_index_without_a_name_is_left_out(tmp_path):
     ("name", "cure"), [("x.xlsx", "as .csv"), ("https://x.org/x.csv", "fetch")]
 )
 def test_features_in_what_is_no_table_are_refused_with_a_cure(name, cure):
-    for read in (array_files.read_values, lambda path: array_files.read_labels_of(path, 3)):
+    for read in (value_files.read_values, lambda path: value_files.read_labels_of(path, 3, {})):
         with pytest.raises(InvalidInputError, match=cure):
             read(name)
 

@@ -73,11 +73,14 @@ def test_columns_in_units_of_their_own_are_told(load, recwarn):
         assert not recwarn.list
 
 
-def test_probabilities_of_few_source_classes_are_none():
-    chances = np.zeros((40, 50))
-    chances[np.arange(40), np.arange(40) % 2] = 1.0
-    assert dominating(chances)
+def test_probabilities_and_columns_that_do_not_vary_have_no_units():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(40, 50)) + 12 * np.eye(50)[np.arange(40) % 2]
+    chances = softmax(logits, axis=1)
+    assert not dominating(chances)
+    assert dominating(3 * chances)
     tm.score(chances, np.arange(40) // 20, ["leep", "nce"])
+    assert not dominating(np.hstack([random.normal(size=(40, 3)), np.ones((40, 40))]))
 
 
 def data(n=90, d=5, classes=3, seed=0):

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
-from transfer_metrics.sources.tasks.array_files import read_labels_of, read_values
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.value_files import read_labels_of, read_values
 
 ROWS = np.random.default_rng(0).normal(size=(30, 3)).round(3)
 LABELS = ["ab"[row % 2] for row in range(30)]
@@ -27,12 +27,12 @@ def lines(rows: np.ndarray, separator: str = ",", decimal: str = ".") -> str:
 
 def features(folder: Path, text: str, name: str = "x.csv") -> np.ndarray:
     (folder / name).write_text(text)
-    return read_values(str(folder / name))
+    return read_values(str(folder / name))[0]
 
 
 def labels(folder: Path, text: str, name: str = "y.txt") -> list:
     (folder / name).write_text(text)
-    return list(read_labels_of(str(folder / name), len(ROWS)))
+    return list(read_labels_of(str(folder / name), len(ROWS), {}))
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3])
@@ -73,7 +73,7 @@ def test_decimal_commas_between_other_separators_are_read(
 @pytest.mark.parametrize("header", ["", "a b c"])
 def test_what_savetxt_writes_is_read(tmp_path, format, header):
     np.savetxt(tmp_path / "x.txt", ROWS, fmt=format, header=header, comments="")
-    np.testing.assert_array_equal(read_values(str(tmp_path / "x.txt")), ROWS)
+    np.testing.assert_array_equal(read_values(str(tmp_path / "x.txt"))[0], ROWS)
     table = np.column_stack([ROWS, np.arange(30) % 2])
     np.savetxt(tmp_path / "t.csv", table, fmt=format, header="a b c label", comments="")
     task = load_task(str(tmp_path / "t.csv"))
@@ -129,7 +129,7 @@ def test_vectors_in_json_are_features_as_in_parquet(tmp_path):
         frame[["embedding"]].to_json(tmp_path / "x.jsonl", orient="records", lines=True)
         frame[["embedding"]].to_parquet(tmp_path / "x.parquet")
         for name in ("x.jsonl", "x.parquet"):
-            np.testing.assert_array_equal(read_values(str(tmp_path / name)), rows)
+            np.testing.assert_array_equal(read_values(str(tmp_path / name))[0], rows)
     frame["embedding"] = ROWS.tolist()
     frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
     frame.to_parquet(tmp_path / "t.parquet")
@@ -164,4 +164,42 @@ def test_tidy_files_are_read_without_a_word(tmp_path):
         for text in ("\n".join(LABELS), pd.Series(LABELS, name="label").to_csv(index=False)):
             assert labels(tmp_path, text) == LABELS
         pd.Series(LABELS, name="label").to_csv(tmp_path / "y.csv")
-        assert list(read_labels_of(str(tmp_path / "y.csv"), 30)) == LABELS
+        assert list(read_labels_of(str(tmp_path / "y.csv"), 30, {})) == LABELS
+
+
+@pytest.mark.parametrize("write", ["csv", "index", "jsonl", "parquet"])
+def test_rows_of_other_names_are_not_paired(write, tmp_path, recwarn):
+    frame = pd.DataFrame(ROWS, columns=[*"abc"[: ROWS.shape[1]]]) if ROWS.ndim == 2 else None
+    names = [f"photo-{i:02d}" for i in range(len(frame))]
+    labels = pd.DataFrame({"label": LABELS[: len(frame)]})
+
+    def written(data, rows, name):
+        path = tmp_path / f"{name}.{'csv' if write == 'index' else write}"
+        if write == "csv":
+            data.assign(id=rows).to_csv(path, index=False)
+        elif write == "index":
+            data.set_axis(rows).to_csv(path)
+        elif write == "jsonl":
+            data.assign(id=rows).to_json(path, orient="records", lines=True)
+        else:
+            data.set_axis(rows).to_parquet(path)
+        return str(path)
+
+    x, named = read_values(written(frame, names, "x"))
+    np.testing.assert_allclose(x, frame.to_numpy())
+    assert list(read_labels_of(written(labels, names, "y"), len(x), named)) == [*labels["label"]]
+    recwarn.clear()
+    with pytest.raises(InvalidInputError, match=r"in another order.*photo.*sort both files alike"):
+        read_labels_of(written(labels.iloc[::-1], names[::-1], "y"), len(x), named)
+    others = [*names[:-1], "photo-99"][::-1]
+    with pytest.warns(TransferMetricsWarning, match=r"share .* names of rows"):
+        read_labels_of(written(labels, others, "y"), len(x), named)
+
+
+def test_lines_of_labels_are_of_examples(tmp_path):
+    (tmp_path / "y.txt").write_text("0\n1\n\n1\n0\n\n")
+    with pytest.raises(InvalidInputError, match="line 3 is empty"):
+        read_labels_of(str(tmp_path / "y.txt"), 4, {})
+    for header in ("label\n", ""):  # a header is no class, whatever the number of examples
+        (tmp_path / "y.txt").write_text(f"{header}0\n1\n1\n0\n\n")
+        assert list(map(int, read_labels_of(str(tmp_path / "y.txt"), 5, {}))) == [0, 1, 1, 0]

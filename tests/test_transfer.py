@@ -644,7 +644,7 @@ def test_results_are_not_written_among_examples_or_other_files(verb, tmp_path, c
         task = ["--task", f"imagefolder:{photos}/"]
         for place, more, message in (
             (photos / "page.html", task, "the examples of"),
-            (picture, [], "an example of yours"),
+            (picture, [], "it is a file that was not written here"),
         ):
             assert main(["report", str(scores), *more, "--out", str(place)]) == 2
             assert message in capsys.readouterr().err

@@ -147,14 +147,14 @@ def _run_score(args: argparse.Namespace) -> int:
     from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
     from transfer_metrics.ranking import score
     from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS
-    from transfer_metrics.sources.tasks.array_files import read_labels_of, read_values
+    from transfer_metrics.sources.tasks.value_files import read_labels_of, read_values
 
     if args.source and not args.metrics:
         raise InvalidInputError(
             "--source is read by leep and its kin alone; ask for them, such as --metrics leep"
         )
     check_names(args)
-    features = read_values(args.features)
+    features, named = read_values(args.features)
     labels = None
     if isinstance(features, dict):
         missing = [k for k in ("X", "y") if k not in features and not (k == "y" and args.labels)]
@@ -165,7 +165,7 @@ def _run_score(args: argparse.Namespace) -> int:
             )
         labels = features.get("y")
         features = features["X"]
-    labels = read_labels_of(args.labels, len(features)) if args.labels else labels
+    labels = read_labels_of(args.labels, len(features), named) if args.labels else labels
     if labels is None:
         raise InvalidInputError(
             f"{args.features} has no labels; give them with --labels, in an .npy file or one of "
@@ -173,7 +173,7 @@ def _run_score(args: argparse.Namespace) -> int:
         )
     if isinstance(labels, dict):
         raise InvalidInputError(f"{args.labels} has several arrays; give --labels an .npy file")
-    source = read_values(args.source) if args.source else None
+    source = read_values(args.source)[0] if args.source else None
     if isinstance(source, dict):
         raise InvalidInputError(f"{args.source} has several arrays; give --source an .npy file")
     with warnings.catch_warnings():

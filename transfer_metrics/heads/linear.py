@@ -320,6 +320,7 @@ def _fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
     check_time()
     with warnings.catch_warnings(), threads_for(x.size * len(np.unique(codes))):
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes")
         model.fit(x, codes)
     return int(np.max(model.n_iter_) >= model.max_iter)
 

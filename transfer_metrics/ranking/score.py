@@ -163,7 +163,7 @@ def score(
         cure = (
             "" if "bootstrap" in modes.values() else "; say intervals='bootstrap' for half-samples"
         )
-        warn(f"{', '.join(bare)} have no standard error by these blocks{cure}")
+        warn(f"no standard error by these blocks of {', '.join(bare)}{cure}")
     order = [m.label for m in chosen]
     records = sorted(found, key=lambda record: order.index(record.label))
     failed = [record for record in records if record.error]

@@ -36,9 +36,10 @@ _LOWER_IS_BETTER = re.compile(
     re.IGNORECASE,
 )
 _OF_MODELS = re.compile(
-    r"[\W_]*((num|number|of|model|total|trainable|param|img|image|input|crop|file)[\W_]*|[nkmg][\W_]+)*"
-    r"(params?|parameters|(?<=param.)count|[mg]?flops?|g?macs?|size|(?<=crop.)pct|time|seconds|latency"
-    r"|throughput)([\W\d_]+[a-z]{0,2}[\W\d_]*)?",
+    r"[\W_]*((num|number|of|model|total|trainable|train|training|param|img|image|input|crop|file)[\W_]*"
+    r"|[nkmg][\W_]+)*(params?|parameters|(?<=param.)count|[mg]?flops?|g?macs?|size|(?<=crop.)pct"
+    r"|time|seconds|latency|throughput|epochs?|lr|memory|layers|(images|img|examples)/s(ec)?"
+    r"|downloads|year|std|stderr)([\W\d_]+[a-z]{0,2}[\W\d_]*)?",
     re.IGNORECASE,
 )
 """What columns are called that say something of models and not what they reach."""

@@ -15,7 +15,7 @@ from transfer_metrics.sources.tasks.labels import complete_labels, read_labels
 
 _MANY, _FEW = 10, 3
 """Of so many columns so few should not have all the variance."""
-_ALL = 0.99
+_ALL, _ROUNDED = 0.99, 1e-3
 _LOOKED_AT = 200
 """Rows that show it."""
 
@@ -57,7 +57,9 @@ def dominating(x: Any) -> list[str]:
         variances = np.var(rows, axis=0, dtype=np.float64)
         most = np.argsort(variances)[: -_FEW - 1 : -1]
         shares = variances[most].cumsum() / variances.sum()
-    if not shares[-1] > _ALL:
+        probabilities = rows.min() >= 0 and bool((abs(rows.sum(axis=1) - 1) < _ROUNDED).all())
+    # Columns without variance have no units, and probabilities all have one.
+    if not shares[-1] > _ALL or np.count_nonzero(variances) < _MANY or probabilities:
         return []
     count = int((shares <= _ALL).sum()) + 1
     told = f"columns {', '.join(map(str, most[:count]))} of {len(variances)} have"
@@ -66,7 +68,7 @@ def dominating(x: Any) -> list[str]:
     return [
         f"{told} {100 * shares[count - 1]:.1f} % of the variance of the features"
         + "; most metrics and heads see little else, so if columns are in units of their own, "
-        "standardise them: (X - X.mean(0)) / X.std(0)"
+        "standardise them, such as by sklearn.preprocessing.StandardScaler"
     ]
 
 

@@ -93,6 +93,32 @@ def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
         )
 
 
+def check_row_names(
+    of_x: Mapping[str, Sequence[str]], of_y: Mapping[str, Sequence[str]], place: str
+) -> None:
+    """Refuse labels in a file whose rows have the names of the features in another order.
+
+    ``of_x`` and ``of_y`` are columns that name the rows. Where some names are the same, a warning
+    tells; names that share nothing say nothing.
+    """
+    for column, names in of_y.items():
+        for other in [of_x[column]] if column in of_x else of_x.values():
+            if len(other) != len(names) or list(other) == list(names):
+                continue
+            row = next(i for i, (a, b) in enumerate(zip(other, names, strict=True)) if a != b)
+            told = f"row {row + 1} is {other[row]!r} in the features and {names[row]!r} here"
+            if Counter(other) == Counter(names):
+                raise InvalidInputError(
+                    f"{place!r} has the rows of the features in another order, by column "
+                    f"{column!r}: {told}; sort both files alike"
+                )
+            if shared := len({*other} & {*names}):
+                warn(
+                    f"{place!r} and the features share {shared} of {len(names)} names of rows, by "
+                    f"column {column!r}, and are paired by position: {told}"
+                )
+
+
 def _are_swapped(X: Any, y: Any) -> bool:
     """Whether X can only be labels, of an integer type that repeat, and y only features."""
     one, several = (tuple(getattr(v, "shape", ())) for v in (X, y))

@@ -98,6 +98,12 @@ def read_separated(
     return cells, suspicions + plain_numbers(cells, separator == ",")
 
 
+def gap_in(text: str) -> int:
+    """The first line of a file of one column that is empty, from 1 on; 0 where there is none."""
+    lines = text.rstrip().splitlines()
+    return next((i for i, line in enumerate(lines, start=1) if not line.strip()), 0)
+
+
 def _frame(
     text: str, separator: str, header: str | None, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
 ) -> pd.DataFrame:
