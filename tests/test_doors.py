@@ -227,7 +227,8 @@ def test_a_prior_of_neither_shares_nor_per_cents_is_told(values):
 
 
 @pytest.mark.parametrize(
-    "name", ["log_loss", "logloss", "cross_entropy", "wer", "deviance", "top1_err", "brier_score"]
+    "name",
+    ["log_loss", "logloss", "cross_entropy", "wer", "eer", "deviance", "top1_err", "brier_score"],
 )
 def test_a_metric_that_is_called_a_loss_says_its_direction(name):
     records = [Record(metric=name, value=float(i), model=f"m{i}", task="t") for i in range(3)]

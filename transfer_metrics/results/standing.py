@@ -118,7 +118,8 @@ def standing_of(known: Sequence[Sequence[float] | None]) -> Standing | None:
 def _telling(accuracies: pd.DataFrame, task: str | None) -> pd.DataFrame:
     """The columns that say something about another task; what is left out is said."""
     left: dict[str, list[str]] = {}
-    again = accuracies.T.duplicated()
+    # In other units too, such as per cents of what is a share elsewhere.
+    again = (accuracies / accuracies.abs().max().replace(0.0, 1.0)).round(9).T.duplicated()
     for name in map(str, accuracies.columns):
         known = accuracies[name].dropna().to_numpy(float)
         if name == task:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from transfer_metrics.untrusted import visible
 
 LOSSES = (
-    r"(?:log[\W_]?)?loss(?:es)?|errors?|err|r?msl?e|s?mape|mae|nll|perplexity|ppl|[wc]er|fid|"
+    r"(?:log[\W_]?)?loss(?:es)?|errors?|err|r?msl?e|s?mape|mae|nll|perplexity|ppl|[wce]er|fid|"
     r"cross[\W_]?entropy|deviance|brier(?:[\W_]?score)?|misclassification"
 )
 """A pattern of names of what is mostly the better the lower it is."""
