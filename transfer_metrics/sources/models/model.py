@@ -127,9 +127,8 @@ class Model:
             self.preprocess is None or (self.modality == "image" and example.ndim == 3)
         )
         if ready and self.modality in ("image", "tensor"):
-            if isinstance(
-                example, np.ndarray
-            ):  # torch would warn of one that may not be written to
+            if isinstance(example, np.ndarray):
+                # Torch would warn of one that may not be written to.
                 example = np.require(example, requirements="W")
             tensor = torch.as_tensor(example, dtype=torch.float32)
             # Of one axis it is the width of a layer, which may run later, or along the last axis.
