@@ -163,6 +163,31 @@ def test_a_file_that_is_no_selection_is_refused(tmp_path, text):
         Selection.load(path)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": float("inf")},
+        {"spec": ["timm:resnet18"]},
+        {"chosen_by": 3},
+        {"score": float("nan")},
+        {"score": "0.5"},
+        {"unit_rows": "false"},
+        {"layers": [{"name": "a", "dim": 2, "columns": [0.5]}]},
+        {"layers": [{"name": "a", "dim": 2, "columns": [1, 1]}]},
+        {"layers": [{"name": "a", "dim": 2.5, "columns": [1]}]},
+        {"layers": [{"name": "a", "dim": 2, "columns": [i]} for i in (0, 1)]},
+    ],
+    ids=str,
+)
+def test_a_selection_of_other_kinds_of_values_is_refused(tmp_path, changed):
+    """They were read, and meant something else: 0.5 the column 0, the text "false" yes."""
+    path = tmp_path / "s.json"
+    Selection({"a": np.array([1])}, {"a": 2}, False, "mine").save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(InvalidInputError, match="no selection"):
+        Selection.load(path)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="there is no selection"):
         Selection.load(tmp_path / "s.json")

@@ -107,6 +107,7 @@ def check(target: str, data: bytes) -> None:
 
 
 def attack(target: str, examples: int) -> None:
+    TARGETS[target].seeds()  # made beforehand, since fits draw numbers that hypothesis watches
     files = damaged(target)
     if TARGETS[target].form != "bytes":
         files = files | restructured(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -268,17 +269,31 @@ class Selection:
             content = read_json(path)
             if content["format"] != _FORMAT:
                 raise ValueError(f"its format is {content['format']!r:.60}")
-            listed = content["layers"]
-            layers = {one["name"]: np.array(one["columns"], dtype=np.int64) for one in listed}
-            dims = {one["name"]: int(one["dim"]) for one in listed}
-            if not layers:
-                raise ValueError("it chose no layer")
-            for name, columns in layers.items():
-                there = columns.ndim == 1 and columns.size
+            layers, dims = {}, {}
+            for one in content["layers"]:
+                name, dims[name] = one["name"], one["dim"]
+                if name in layers:
+                    raise ValueError(f"it names layer {name!r:.60} twice")
+                layers[name] = columns = np.array(one["columns"])
+                there = columns.ndim == 1 and columns.dtype == np.int64 and type(dims[name]) is int
                 if not there or columns.min() < 0 or columns.max() >= dims[name]:
                     raise ValueError(f"layer {name!r:.60} has no such columns")
-            known = {key: content.get(key) for key in ("score", "model", "task", "pool", "spec")}
-            return cls(layers, dims, bool(content["unit_rows"]), content["chosen_by"], **known)
+                if len(np.unique(columns)) < len(columns):
+                    raise ValueError(f"it has columns of layer {name!r:.60} twice")
+            if not layers:
+                raise ValueError("it chose no layer")
+            unit, chosen_by, score = (
+                content["unit_rows"],
+                content["chosen_by"],
+                content.get("score"),
+            )
+            known = {key: content.get(key) for key in ("model", "task", "pool", "spec")}
+            texts = [*layers, chosen_by, *(text for text in known.values() if text is not None)]
+            if not all(isinstance(text, str) for text in texts) or not isinstance(unit, bool):
+                raise ValueError("a name is no text, or unit_rows neither true nor false")
+            if score is not None and not math.isfinite(score):
+                raise ValueError("its score is no finite number")
+            return cls(layers, dims, unit, chosen_by, score, **known)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidInputError(
                 f"{path} holds no selection ({type(error).__name__}: {error}); write it again "
