@@ -378,6 +378,22 @@ def test_dropped_models_have_the_scores_of_their_subset():
         assert r["value"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_race_by_what_the_source_head_says():
+    models, (x, y) = field(np.linspace(0.3, 1.0, 8)), draw(3)
+    for model in models:
+        model.module.head.weight.data = 3 * torch.eye(CLASSES, SIGNAL)
+    race = rank(models, (x, y), "leep", budget=0.5)
+    assert not race.failures
+    order = nested_order(y, CLASSES)
+    for r in race.records:
+        rows = order[: r["n"]] if r["round"] else np.arange(len(y))
+        with torch.inference_mode():
+            said = models[int(r["model"][1:])].module(torch.from_numpy(x[rows])).softmax(1)
+        assert r["value"] == pytest.approx(tm.score(said, y[rows], "leep").records[0]["value"])
+        # By the errors of what it compares a round drops.
+        assert (r["stderr"] is None) == (r["round"] is None)
+
+
 def test_the_ranking_puts_survivors_first_and_rounds_in_order():
     base = {"layer": "l", "layer_index": 0, "metric": "knn", "stderr": 0.01, "seconds": 1.0}
     rows = [("a", 0.9, 1, 50), ("b", 0.5, 2, 100), ("c", 0.6, None, 400), ("d", 0.7, None, 400)]

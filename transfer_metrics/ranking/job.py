@@ -24,7 +24,6 @@ from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key, score_code
 from transfer_metrics.ranking.metric_choice import resolve_metrics
 from transfer_metrics.results.error_bars import MODES, interval_modes
-from transfer_metrics.results.ranks import chosen_records
 from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.labels import is_long_tailed
@@ -89,8 +88,6 @@ class Job:
     # How many ranges each round of a race looks at; empty where there is none.
     racing: tuple[int, ...] = ()
     stage: int = 0
-    # Whether only the layer that stands for the model is scored, for its error.
-    errors: bool = False
     mean: bool = False  # whether the mean of the layers is scored in place of each of them
     until: float = math.inf  # when the time is over, as ``time.time()`` has it
 
@@ -156,6 +153,17 @@ class Job:
         """Which errors statistics allow: a race tests its first metric by a jackknife."""
         return {self.metrics[0].label: MODES[0], **self.modes} if self.racing else self.modes
 
+    @property
+    def tested(self) -> bool:
+        """Whether a race tests models after this round, by an error that is found for that only."""
+        first, goes_on = self.metrics[0], self.stage < len(self.racing) - 1
+        return goes_on and first.label not in self.modes and first.requires != "examples"
+
+    @property
+    def standing(self) -> str:
+        """Which layer of a model a race compares."""
+        return "best" if self.view == "all" else self.view
+
     def part(self, positions: Any) -> Task:
         """The task cut down to some examples, whose hash follows from that of the whole."""
         if len(positions) == len(self.data):
@@ -220,21 +228,6 @@ class Job:
             )
         return [r for r in known if r.label in done], missing
 
-    def owed(self, known: Sequence[Record]) -> str | None:
-        """The layer that stands for a model and has no error by a jackknife yet, if any."""
-        scored = [r for r in known if r.label == self.metrics[0].label and not r.error]
-        if not scored:
-            return None
-        [best] = chosen_records(scored, "best" if self.view == "all" else self.view)
-        if best.deviations:
-            return None
-        if self.policy == "only-cache":
-            raise InvalidInputError(
-                f"the error of {self.metrics[0].label} is not in the cache; rank with "
-                f"cache='only-missing' to compute it"
-            )
-        return best.layer
-
     def keep_scores(self, key: str, labels: frozenset[str], fresh: Sequence[Record]) -> None:
         """Put the records of metrics that were missing into the cache."""
         # Failures may have passing causes, so they are tried again.
@@ -246,26 +239,6 @@ class Job:
             return [*(r for r in kept if r.label not in labels), *added]
 
         self.cache.update(key, change)
-
-    def with_error(self, key: str, fresh: Record) -> list[Record]:
-        """The known records, of which one gets the error that was found, here and in the cache."""
-        known = self.known_scores(key)[0]
-        if fresh.error:
-            return known
-
-        def change(records: list[Record]) -> list[Record]:
-            return [
-                replace(
-                    r, stderr=fresh.stderr, deviations=fresh.deviations, intervals=fresh.intervals,
-                    seconds=(r.seconds or 0.0) + (fresh.seconds or 0.0),
-                )
-                if (r.label, r.layer) == (fresh.label, fresh.layer)
-                else r
-                for r in records
-            ]  # fmt: skip
-
-        self.cache.update(key, change)
-        return change(known)
 
     def ordered(self, name: str, records: Sequence[Record]) -> list[Record]:
         """Records by layer and metric; the same content may go by another name today."""

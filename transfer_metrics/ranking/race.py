@@ -74,25 +74,15 @@ def race(
 
     Cost: at most ``budget`` times that of the forward passes, and of loading as said. What was
     proven of a network is known in later rounds, and whoever ran it keeps it between rounds, all
-    workers of a machine in up to a quarter of its memory; others are loaded again. Those that are
-    tested are scored twenty more times on one layer. Disk holds the statistics of all models that
-    are still in the race.
+    workers of a machine in up to a quarter of its memory; others are loaded again. In all rounds
+    but the last, each is scored up to twenty more times on one layer, for the error by which it is
+    tested. Disk holds the statistics of all models that are still in the race.
     """
     job = work.job
     plan = plan_race(len(candidates), len(job.data), job.task.num_classes, budget)
     job = replace(job, **_rounds_of(job, plan.sizes))
     last = len(plan.sizes) - 1
     candidates = [_loaded(candidate) for candidate in candidates]
-
-    def visit(of: Ranges, chosen: Sequence[int], title: str) -> dict[int, Outcome]:
-        """Outcomes of some of the candidates, by their places."""
-        found = {}
-        with progress_bar(title, len(chosen), progress) as bar:
-            for place, outcome in outcomes(of, [candidates[i] for i in chosen], run):
-                found[chosen[place]] = outcome
-                work.kept.note(candidates[chosen[place]].name, outcome.known)
-                bar.update()
-        return found
 
     found: dict[int, Outcome] = {}
     reached: dict[int, int] = {}
@@ -102,8 +92,12 @@ def race(
     while alive:
         of_round = replace(work, job=replace(job, stage=stage))
         title = f"round {stage + 1} of {last + 1}, {plan.sizes[stage]} examples, models left"
-        entered = alive
-        round_found = visit(of_round, entered, title)
+        entered, round_found = alive, dict[int, Outcome]()
+        with progress_bar(title, len(entered), progress) as bar:
+            for place, outcome in outcomes(of_round, [candidates[i] for i in entered], run):
+                round_found[entered[place]] = outcome
+                work.kept.note(candidates[entered[place]].name, outcome.known)
+                bar.update()
         if any(outcome.late for outcome in round_found.values()):
             # Only scores of the same examples compare, so an unfinished round counts if it is all.
             found = found or round_found
@@ -120,8 +114,10 @@ def race(
         alive = []
         if stage < last:
             level = _RISK / (len(candidates) * last)
-            fitting = functools.partial(rest.fitting, stage + 1, spent, costs)
-            alive = _survivors(of_round, found, entered, fitting, level, visit)
+            standings = _standings(job, found, entered)
+            order = sorted(standings, key=lambda i: (-standings[i].score, standings[i].tie))
+            left = rest.fitting(stage + 1, spent, costs, order)
+            alive = sorted(left[k] for k in _contenders([standings[i] for i in left], level))
         needed = {path for i in alive for path in found[i].left}
         job.cache.drop({path for i in entered for path in found[i].left} - needed)
         work.kept.leave([candidates[i].name for i in alive])
@@ -231,30 +227,6 @@ def _relative_costs(found: Mapping[int, Outcome]) -> dict[int, float]:
     return {i: known[i] * len(known) / total if i in known else 1.0 for i in found}
 
 
-def _survivors(
-    work: Ranges,
-    found: dict[int, Outcome],
-    entered: Sequence[int],
-    fitting: Callable[[Sequence[int]], list[int]],
-    level: float,
-    visit: Callable[..., dict[int, Outcome]],
-) -> list[int]:
-    """Who goes on: those of highest rank that can still win; ``found`` gets the errors of those."""
-    job, first = work.job, work.job.metrics[0]
-    standings = _standings(job, found, entered)
-    alive = fitting(sorted(standings, key=lambda i: (-standings[i].score, standings[i].tie)))
-    if len(alive) > 1 and first.label not in job.modes and first.requires != "examples":
-        # Twenty more scores, for those only whom they can still drop. What the first visit left is
-        # read, also where the user wants all anew.
-        policy = "only-missing" if job.policy == "always" else job.policy
-        tested = replace(work, job=replace(job, errors=True, policy=policy))
-        visited = visit(tested, alive, "errors of scores, models")
-        found |= {i: outcome for i, outcome in visited.items() if not outcome.late}
-    standings = _standings(job, found, alive)
-    left = list(standings)
-    return sorted(left[k] for k in _contenders(list(standings.values()), level))
-
-
 def _standings(job: Job, found: dict[int, Outcome], chosen: Sequence[int]) -> dict[int, _Standing]:
     """How those of the models stand that have a score."""
     label = job.metrics[0].label
@@ -263,7 +235,7 @@ def _standings(job: Job, found: dict[int, Outcome], chosen: Sequence[int]) -> di
     for i in chosen:
         records = [r for r in found[i].records if r.label == label and not r.error]
         if records:
-            [best] = chosen_records(records, "best" if job.view == "all" else job.view)
+            [best] = chosen_records(records, job.standing)
             best = best.even
             error = math.nan if best.stderr is None else best.stderr
             tie = (found[i].key, str(best.model))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.features.extract import Extraction
 from transfer_metrics.features.proof import Known
+from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.progress import OutOfTime, is_over, until
 from transfer_metrics.ranking.engines import Lost
@@ -31,6 +31,8 @@ from transfer_metrics.ranking.kept import Kept
 from transfer_metrics.ranking.range_statistics import RangeBuilder, RangeFolder, read_ranges
 from transfer_metrics.ranking.scoring import Read, bases_of, read_stores, records_of
 from transfer_metrics.results.error_bars import MODES
+from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
@@ -46,7 +48,7 @@ def outcomes(
     Where the time was over before any model had a score, one is scored all the same, and then has
     a second outcome; not in later rounds of a race, which have the scores of those before.
     """
-    job, late, scored = work.job, list[int](), bool(work.job.stage or work.job.errors)
+    job, late, scored = work.job, list[int](), bool(work.job.stage)
     found = run(work, candidates, [work.parts] * len(candidates), **options)
     with ExitStack() as stack:
         if isinstance(found, Generator):
@@ -83,7 +85,6 @@ class _Built:
     scores: str  # key of its scores in the cache
     folder: Path  # the folder of the statistics of its ranges
     labels: frozenset[str]  # of the metrics that are scored
-    layer: str | None  # the one layer that is scored, for its error; None for all of them
     loading: float  # seconds that its worker took to load the model
     cost: int  # of its pass, for a race
     known: Known | None  # of its network, for the rounds of a race to come
@@ -131,9 +132,8 @@ class Ranges:
                 known_of = Known.of(model) if job.racing else None
                 scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
                 known, missing = job.known_scores(scores)
-                layer = job.owed(known) if job.errors and not missing else None
-                cost = whole.forward.cost() if job.racing and not (job.stage or job.errors) else 0
-                if not missing and layer is None:
+                cost = whole.forward.cost() if job.racing and not job.stage else 0
+                if not missing:
                     left = self._left_over(whole, key)
                     ordered = job.ordered(item.name, known)
                     return Outcome(ordered, key, left=left, cost=cost, known=known_of)
@@ -141,10 +141,8 @@ class Ranges:
                 builder = RangeBuilder(job, whole, metrics, self.memory)
                 stored = job.stored or job.has_features(key) or builder.spills
                 folder = self._folder(builder, stored)
-                labels = frozenset(m.label for m in (missing or job.metrics[:1]))
-                built = _Built(
-                    item.name, key, scores, folder, labels, layer, loading, cost, known_of
-                )
+                labels = frozenset(m.label for m in missing)
+                built = _Built(item.name, key, scores, folder, labels, loading, cost, known_of)
                 return _Loaded(builder, built, stored)
         except OutOfTime:
             return job.unfinished(item.name)
@@ -275,23 +273,39 @@ class Ranges:
         left = [built.folder]
         if not job.keep_features:
             left.append(job.cache.features(built.key))
-        outcome = functools.partial(
-            Outcome, key=built.key, left=tuple(left), cost=built.cost, known=built.known
-        )
         bases = bases_of(store, job.mean, sum(map(len, job.seen)), seconds)
-        if built.layer is not None:
-            bases, modes = {built.layer: bases[built.layer]}, {job.metrics[0].label: MODES[0]}
-            [fresh] = records_of(bases, job.metrics[:1], job.labels, read, modes)
-            return outcome(job.ordered(built.name, job.with_error(built.scores, fresh)))
         metrics = [m for m in job.metrics if m.label in built.labels]
         scored = records_of(bases, metrics, job.labels, read, job.modes)
+        if job.tested:
+            scored = self._with_error(scored, bases, read)
         known, missing = job.known_scores(built.scores)
         if not {m.label for m in missing} <= built.labels:
             raise CorruptStoreError(f"scores of {built.name} in the cache are gone; run again")
         scored = [replace(record, load_seconds=built.loading) for record in scored]
         job.keep_scores(built.scores, built.labels, scored)
         kept = [record for record in known if record.label not in built.labels]
-        return outcome(job.ordered(built.name, [*kept, *scored]))
+        return Outcome(
+            job.ordered(built.name, [*kept, *scored]), built.key, left=tuple(left),
+            cost=built.cost, known=built.known,
+        )  # fmt: skip
+
+    def _with_error(
+        self, scored: list[Record], bases: Mapping[str, Record], read: Read
+    ) -> list[Record]:
+        """The records of a round, of which the one that is compared gets its error."""
+        first = self.job.metrics[0]
+        own = [r for r in scored if r.label == first.label and not r.error]
+        if not own:
+            return scored
+        [best] = chosen_records(own, self.job.standing)
+        place = LOGITS if first.requires == "source" else str(best.layer)
+        bases, modes = {place: bases[place]}, {first.label: MODES[0]}
+        [fresh] = records_of(bases, [first], self.job.labels, read, modes)
+        tested = replace(
+            best, stderr=fresh.stderr, deviations=fresh.deviations, intervals=fresh.intervals,
+            seconds=(best.seconds or 0.0) + (fresh.seconds or 0.0),
+        )  # fmt: skip
+        return [tested if record is best else record for record in scored]
 
 
 def _lost(job: Job, candidate: Candidate, result: Lost) -> Outcome:
