@@ -30,8 +30,8 @@ from transfer_metrics.errors import (
 from transfer_metrics.ranking.cache import ResultCache
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.known_accuracies import known_accuracies
-from transfer_metrics.results.long_table import FORMATS
 from transfer_metrics.results.record import Record
+from transfer_metrics.results.record_files import FORMATS
 from transfer_metrics.sources.example import decode_sound
 from transfer_metrics.sources.models.candidates import candidates_of
 from transfer_metrics.sources.models.load_model import load_model

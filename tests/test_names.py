@@ -296,7 +296,7 @@ def test_tasks_of_one_name_in_two_tables(tmp_path: Path, monkeypatch: Any) -> No
     with pytest.raises(UnknownNameError, match="task of this table"):
         both.on("npz:data")
     assert "npz:data.npz (2)" in str(both)
-    assert list(_task_scores(both, both.metrics[0], "best").columns) == list(ranking.index)
+    assert list(_task_scores(both, both.metrics[0]).columns) == list(ranking.index)
     labels = [text.get_text() for text in both.plot.ranking().get_yticklabels()]
     assert {"npz:data.npz", "npz:data.npz (2)"} < set(labels)
     assert len(both.plot.layers().lines) == 2

@@ -354,13 +354,13 @@ def test_heat_map_tells_order_by_lightness_alone():
 
 def test_task_scores_are_those_of_the_best_layer_of_each_task():
     table = scores(("a", "b"), task="x") + scores(("b", "c"), task="y", seed=1)
-    found = _task_scores(table, "knn", "best")
+    found = _task_scores(table, "knn")
     best = table.to_frame().query("metric == 'knn'").groupby(["model", "task"])["value"].max()
     assert found.stack().dropna().to_dict() == best.to_dict()
     with pytest.raises(UnknownNameError, match="knn"):
         table.plot.tasks("knm", ax=axes())
     # Other examples of one task do not compare, so they stand apart.
-    apart = _task_scores(scores(("a",), n=100) + scores(("a",), n=200), "logme", "best")
+    apart = _task_scores(scores(("a",), n=100) + scores(("a",), n=200), "logme")
     assert list(apart.columns) == ["digits, n = 100", "digits, n = 200"]
 
 

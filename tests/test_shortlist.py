@@ -429,7 +429,7 @@ def test_the_head_is_chosen_on_validation_data():
 
 
 def test_chances_are_in_the_records_for_programs():
-    found = with_chances(list(table()), "best")
+    found = with_chances(table())
     assert sum(r.p_best for r in found) == pytest.approx(1.0)
     assert [r.model for r in found if r.shortlisted] == list(table().shortlist())
 
@@ -488,7 +488,7 @@ def test_another_prior_takes_the_place_of_the_first():
 
 
 def test_chances_that_were_told_are_told_anew():
-    told = tm.ScoreTable(with_chances(list(table()), "best"))
+    told = tm.ScoreTable(with_chances(table()))
     again = told.informed(prior=RISING)
     shown = again.ranking().set_index("model")["p_best"]
     assert {r.model: r.p_best for r in again} == pytest.approx(shown.to_dict())

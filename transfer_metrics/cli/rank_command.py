@@ -155,7 +155,7 @@ def _run_rank(args: argparse.Namespace) -> int:
     from transfer_metrics.results.wording import listed
 
     require_scores(table)
-    table = type(table)(with_chances(list(table), table.view, args.confidence), table.view)
+    table = with_chances(table, args.confidence)
     written = [folder / "scores.jsonl", folder / "run.yaml"]
     table.save(written[0])
     write_config(args, written[1])

@@ -159,11 +159,6 @@ class Job:
         first, goes_on = self.metrics[0], self.stage < len(self.racing) - 1
         return goes_on and first.label not in self.modes and first.requires != "examples"
 
-    @property
-    def standing(self) -> str:
-        """Which layer of a model a race compares."""
-        return "best" if self.view == "all" else self.view
-
     def part(self, positions: Any) -> Task:
         """The task cut down to some examples, whose hash follows from that of the whole."""
         if len(positions) == len(self.data):

@@ -16,7 +16,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsError, war
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.ranges import Ranges, Run, outcomes
-from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.ranks import standing_for
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import several
 from transfer_metrics.sources.models.candidates import Candidate
@@ -235,8 +235,7 @@ def _standings(job: Job, found: dict[int, Outcome], chosen: Sequence[int]) -> di
     for i in chosen:
         records = [r for r in found[i].records if r.label == label and not r.error]
         if records:
-            [best] = chosen_records(records, job.standing)
-            best = best.even
+            best = standing_for(records, job.view).even
             error = math.nan if best.stderr is None else best.stderr
             tie = (found[i].key, str(best.model))
             standings[i] = _Standing(sign * (best.value or 0.0), error, best.deviations, tie)

@@ -31,7 +31,7 @@ from transfer_metrics.ranking.kept import Kept
 from transfer_metrics.ranking.range_statistics import RangeBuilder, RangeFolder, read_ranges
 from transfer_metrics.ranking.scoring import Read, bases_of, read_stores, records_of
 from transfer_metrics.results.error_bars import MODES
-from transfer_metrics.results.ranks import chosen_records
+from transfer_metrics.results.ranks import standing_for
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.statistics.statistics import Needs, Statistics
@@ -297,7 +297,7 @@ class Ranges:
         own = [r for r in scored if r.label == first.label and not r.error]
         if not own:
             return scored
-        [best] = chosen_records(own, self.job.standing)
+        best = standing_for(own, self.job.view)
         place = LOGITS if first.requires == "source" else str(best.layer)
         bases, modes = {place: bases[place]}, {first.label: MODES[0]}
         [fresh] = records_of(bases, [first], self.job.labels, read, modes)

@@ -16,7 +16,7 @@ from transfer_metrics.report.gather import Setting
 from transfer_metrics.results.agreement import FEWEST, STATIC
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.known_accuracies import known_accuracies
-from transfer_metrics.results.ranks import Ranked, higher_is_better, single
+from transfer_metrics.results.ranks import Ranked
 from transfer_metrics.results.record import QUALITIES, Record
 from transfer_metrics.results.wording import fixed, number
 
@@ -105,7 +105,8 @@ class Ranking:
         shown = candidates[:_MOST_ROWS]
         curves, models = _curves(records, list(dict.fromkeys(c.model for c in candidates)))
         scale = _Scale.of(end for row in shown for end in (row.score, row.low, row.high))
-        better = higher_is_better(records, metric)
+        rankings = setting.table.rankings(metric).values()
+        better = all(ranking.higher_is_better for ranking in rankings)
         return cls(metric, better, shown, len(candidates), curves, models, scale)
 
     @property
@@ -159,7 +160,7 @@ class TaskGrid:
         columns = []
         for place in places:
             setting = settings[place]
-            found = setting.ranked(metric, single(setting.table.view))
+            found = setting.ranked(metric, "models")
             found = [c for c in found if c.rank is not None]
             last = max(len(found) - 1, 1)
             columns.append(
@@ -334,7 +335,7 @@ def _check(
     dropped = {str(r.model) for r in setting.table if r.round}
     points = [
         (c.model, c.score, accuracies[c.model])
-        for c in setting.ranked(metric, single(setting.table.view))
+        for c in setting.ranked(metric, "models")
         if c.rank and c.model in accuracies and c.model not in dropped
     ]
     if len(points) < FEWEST:

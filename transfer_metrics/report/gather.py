@@ -15,7 +15,7 @@ from transfer_metrics.heads.decision import Decision
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.places import Place, by_place, place_labels
-from transfer_metrics.results.ranks import Ranked, ranked
+from transfer_metrics.results.ranks import Ranked
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import count
@@ -40,8 +40,7 @@ class Setting:
 
     def ranked(self, metric: str, view: str | None = None) -> list[Ranked]:
         """Candidates under one of its metrics, best first, failures last."""
-        parts = by_place(self.table, metric).values()
-        return [c for records in parts for c in ranked(records, metric, view or self.table.view)]
+        return [c for own in self.table.rankings(metric, view).values() for c in own.rows]
 
 
 @dataclass

@@ -22,9 +22,8 @@ from transfer_metrics.report.contents import (
     layer_rows,
 )
 from transfer_metrics.report.gather import Gathered, Setting
-from transfer_metrics.results.places import by_place
 from transfer_metrics.results.ranks import Ranked
-from transfer_metrics.results.shortlist import Shortlist, shortlist_of
+from transfer_metrics.results.shortlist import Shortlist
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible
 
@@ -245,8 +244,8 @@ def _answer_of(
     models = {r.model for r in setting.table if r.value is not None}
     shortlist = None
     if len(models) > 1:
-        records = next(iter(by_place(setting.table, first.metric).values()))
-        shortlist = shortlist_of(records, first.metric, setting.table.view, confidence)
+        ranking = next(iter(setting.table.rankings(first.metric).values()))
+        shortlist = Shortlist.of(ranking, confidence)
     others = [(r.metric, r.best.model) for r in rankings[1:] if r.best]
     both = scored[0], scored[1] if len(scored) > 1 else None
     return _Answer(label, first.metric, len(models), *both, shortlist, others)

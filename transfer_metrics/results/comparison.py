@@ -12,7 +12,6 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.metrics.base import Estimate
 from transfer_metrics.registry import choose
-from transfer_metrics.results.places import one_place
 from transfer_metrics.results.plot_style import (
     COLOURS,
     MARKERS,
@@ -132,7 +131,7 @@ class Comparison(ScoreTable):
         if not self.metrics:
             raise InvalidInputError("there are no scores to check; compare with metrics=")
         metric = self.named_metric(metric)
-        one_place(self._records, metric)
+        ranking = self.one_ranking(metric, "best")
         summary = self.summary()
         summary = summary[summary["test"].notna()] if "test" in summary else summary.iloc[:0]
         rows = []
@@ -140,8 +139,7 @@ class Comparison(ScoreTable):
         head = next(iter(heads), "") if head is None else choose("head of this table", head, heads)
         if head in heads:
             of_head = summary.xs(head, level="head")
-            ranking = self.ranking(metric, view="best").dropna(subset="score")
-            order = [m for m in ranking["model"] if m in of_head.index]
+            order = [c.model for c in ranking.scored if c.model in of_head.index]
             if len(order) > 1:
                 rows.append(_judged("which model", order[0], of_head))
         probes = {"linear_probe", f"linear_probe@{metric}"}

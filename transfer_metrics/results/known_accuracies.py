@@ -15,8 +15,8 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, meant, reason, warn
 from transfer_metrics.naming import a_type
-from transfer_metrics.results.long_table import read_records
 from transfer_metrics.results.record import QUALITIES, Record, measures_told
+from transfer_metrics.results.record_files import read_records
 from transfer_metrics.results.wording import LOSSES, listed, some
 from transfer_metrics.sources.tasks.label_values import ABSENT, is_none, number_of
 from transfer_metrics.sources.tasks.separated_values import read_separated
@@ -178,7 +178,7 @@ def _is_long(path: Path) -> bool:
 
 def _records_in(path: Path) -> list[Record]:
     try:
-        return read_records(path)
+        return read_records(path)[0]
     except (OSError, ValueError, OverflowError) as error:
         raise InvalidInputError(
             f"cannot read accuracies from {path}: {reason(error)}; give a table of models x tasks, "

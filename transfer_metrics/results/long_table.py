@@ -6,9 +6,6 @@ their names say, until two values of one measurement differ.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,23 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, warn
-from transfer_metrics.files import check_file, replacing
 from transfer_metrics.naming import Names, bare_name
 from transfer_metrics.registry import choose
-from transfer_metrics.results.record import COLUMNS, Record
+from transfer_metrics.results.places import Place, by_place, place_labels
+from transfer_metrics.results.ranks import Ranking
+from transfer_metrics.results.record import Record
+from transfer_metrics.results.record_files import (
+    checked_suffix,
+    frame_of,
+    read_records,
+    write_records,
+)
 from transfer_metrics.results.wording import listed, several
-from transfer_metrics.sources.optional import require
-from transfer_metrics.untrusted import TABLE, check_size, parse_json, read_text, visible
+from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = (".jsonl", ".csv", ".parquet")
 _VIEWS = ("best", "all", "last")
-_MOST_CELL, _MOST_ROWS = 1 << 20, 10_000_000
-"""Characters of a cell in a table of separated values, and rows of a table in Parquet."""
-_NUMBERS = (float, int)
-_SAVED = COLUMNS | {"view": str}
 _SAME = (
     "model", "task", "split", "layer", "pool", "head", "metric", "options", "n", "seed",
 )  # fmt: skip
@@ -45,6 +43,7 @@ class LongTable:
 
     def __init__(self, records: Iterable[Mapping[str, Any] | Record], view: str = "best") -> None:
         self.view = _checked_view(view)
+        self._known: dict[tuple[str, str], dict[Place, Ranking]] = {}
         self._records = _with_own_names(
             [Record.of(given, f"record {i}") for i, given in enumerate(records, start=1)]
         )
@@ -110,10 +109,7 @@ class LongTable:
 
     def to_frame(self) -> pd.DataFrame:
         """The long table as a pandas DataFrame."""
-        import pandas as pd
-
-        frame = pd.DataFrame(self.records, columns=list(COLUMNS))
-        return frame.astype({name: float for name, kind in COLUMNS.items() if kind is float})
+        return frame_of(self._records)
 
     def on(
         self,
@@ -154,30 +150,11 @@ class LongTable:
             InvalidInputError: an unknown ending, a place that cannot be written to, or a file that
                 is there and holds no records.
         """
-        path = Path(path)
-        suffix = _checked_suffix(path)
-        check_file(path, (b"metric",))
-        seen = {} if self.view == "best" else {"view": self.view}
-        with replacing(path) as temporary:
-            if suffix == ".jsonl":
-                rows = ({**r, **seen} for r in self.records)
-                lines = (json.dumps(r, allow_nan=False, default=str) for r in rows)
-                temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-            elif suffix == ".csv":
-                # A carriage return on its own would end a line where a reader finds it bare.
-                bare = any("\r" in str(value) for r in self.records for value in r.values())
-                self.to_frame().assign(**seen).to_csv(
-                    temporary,
-                    index=False,
-                    quoting=csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL,
-                )
-            else:
-                _require_pyarrow()
-                self.to_frame().assign(**seen).to_parquet(temporary, index=False)
+        write_records(Path(path), self._records, self.view)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a table that ``save`` wrote, of the bounds of ``long_table.read_records``.
+        """Read a table that ``save`` wrote, of the bounds of ``record_files.read_records``.
 
         Raises:
             InvalidInputError: the file is missing, has an unknown ending, cannot be parsed, or has
@@ -186,11 +163,10 @@ class LongTable:
         path = Path(path)
         if not os.path.isfile(path):
             raise InvalidInputError(f"there is no table at {path}; check the path")
-        _checked_suffix(path)
+        checked_suffix(path)
         try:
-            rows = list(_READERS[path.suffix.lower()](path))
-            views = [row.get("view") for row in rows[:1] if isinstance(row, Mapping)]
-            return cls(_records_of(rows), views[0] if views and views[0] in _VIEWS else "best")
+            records, view = read_records(path)
+            return cls(records, view if view in _VIEWS else "best")
         except (OSError, ValueError, OverflowError) as error:
             raise InvalidInputError(
                 f"{path} is not a score table: {error}; give a file that `save` or `rank` wrote"
@@ -203,92 +179,39 @@ class LongTable:
             return known[0] if known else ""
         return choose("metric of this table", metric, known)
 
-    def _asked_view(self, view: str | None) -> str:
-        return self.view if view is None else _checked_view(view)
+    def rankings(self, metric: str | None = None, view: str | None = None) -> dict[Place, Ranking]:
+        """The candidates under a metric, by default the first, by what their scores compare with.
+
+        In the view ``"models"`` each model is one candidate, as the table has it or by its best
+        layer.
+        """
+        metric, view = self.named_metric(metric), self.view if view is None else view
+        if view == "models":
+            view = "best" if self.view == "all" else self.view
+        if (asked := (metric, _checked_view(view))) not in self._known:
+            places = by_place(self._records, metric)
+            self._known[asked] = {place: Ranking(own, *asked) for place, own in places.items()}
+        return self._known[asked]
+
+    def one_ranking(self, metric: str | None = None, view: str | None = None) -> Ranking:
+        """The candidates under a metric, all scores of which must compare."""
+        found = self.rankings(metric, view)
+        if len(found) > 1:
+            metric, (first, second, *_) = self.named_metric(metric), found
+            differing = [i for i in range(4) if len({place[i] for place in found}) > 1]
+            asked = ", ".join(f"{Place._fields[i]}={first[i]!r}" for i in differing)
+            raise InvalidInputError(
+                f"scores of {metric} of {' and '.join(place_labels([first, second]))} do not "
+                f"compare; choose one with table.on({asked})"
+            )
+        empty = Ranking([], self.named_metric(metric), view or self.view)
+        return next(iter(found.values()), empty)
 
 
 def _checked_view(view: Any) -> str:
     if view not in _VIEWS:
         raise InvalidInputError(f"view must be one of {_VIEWS}, not {view!r}")
     return str(view)
-
-
-def _checked_suffix(path: Path) -> str:
-    if (suffix := path.suffix.lower()) not in FORMATS:
-        raise InvalidInputError(
-            f"cannot tell the format of {path.name!r}; end its name in {', '.join(FORMATS)}"
-        )
-    return suffix
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a ``.jsonl``, ``.csv`` or ``.parquet`` file of at most ``TABLE`` bytes.
-
-    Columns that the long table does not have are left out. Parquet is unpacked piece by piece, and
-    refused where that gives more than ``TABLE`` bytes. What cannot be read is an ``OSError``, what
-    is no table a ``ValueError``.
-    """
-    return _records_of(_READERS[path.suffix.lower()](path))
-
-
-def _records_of(rows: Iterable[Any]) -> list[Record]:
-    return [Record.of(row, f"record {number}") for number, row in enumerate(rows, start=1)]
-
-
-def _json_lines(path: Path) -> Iterator[Any]:
-    # Not splitlines, which splits inside of strings.
-    return (parse_json(line) for line in read_text(path, TABLE).split("\n") if line.strip())
-
-
-def _separated(path: Path) -> Iterator[dict[str, Any]]:
-    before = csv.field_size_limit(_MOST_CELL)
-    try:
-        reader = csv.DictReader(io.StringIO(read_text(path, TABLE), newline=""))
-        columns, rows = reader.fieldnames or (), list(reader)
-    except csv.Error as error:
-        raise ValueError(error) from None
-    finally:
-        csv.field_size_limit(before)
-    if "model" not in columns:
-        raise ValueError("it has no column 'model' between commas")
-    for row in rows:
-        yield {
-            name: float(row[name]) if kind in _NUMBERS else row[name]
-            for name, kind in _SAVED.items()
-            if row.get(name)
-        }
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    _require_pyarrow()
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    check_size(path.stat().st_size, TABLE)
-    try:
-        with pq.ParquetFile(path) as file:
-            about = file.metadata
-            groups = (about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-            check_size(sum(groups), TABLE, "it unpacks to")
-            if about.num_rows > _MOST_ROWS:
-                raise ValueError(f"it has {about.num_rows} rows; at most {_MOST_ROWS} are read")
-            columns = [name for name in file.schema_arrow.names if name in _SAVED]
-            if "model" not in columns:
-                raise ValueError("it has no column 'model'")
-            unpacked = 0
-            for batch in file.iter_batches(1_000, columns=columns):
-                unpacked += batch.nbytes
-                check_size(unpacked, TABLE, "it unpacks to")
-                yield from batch.to_pylist()
-    except (pa.ArrowException, TypeError, KeyError) as error:
-        raise ValueError(" ".join(str(error).split())[:300]) from error
-
-
-_READERS = {".jsonl": _json_lines, ".csv": _separated, ".parquet": _parquet}
-
-
-def _require_pyarrow() -> None:
-    require("pyarrow", "a table in Parquet", install="pyarrow")
 
 
 def _with_own_names(records: Sequence[Record]) -> list[Record]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.results.record import Record
 
 
@@ -52,20 +51,6 @@ def by_place(records: Iterable[Record], metric: str | None = None) -> dict[Place
         for place in same or [Place(task, split, "", None)]:
             parts.setdefault(place, []).append(record)
     return parts
-
-
-def one_place(records: Iterable[Record], metric: str) -> list[Record]:
-    """The records of a metric, and of failures; all must compare."""
-    places = by_place(records, metric)
-    if len(places) > 1:
-        first, second = list(places)[:2]
-        differing = [i for i in range(4) if len({place[i] for place in places}) > 1]
-        asked = ", ".join(f"{Place._fields[i]}={first[i]!r}" for i in differing)
-        raise InvalidInputError(
-            f"scores of {metric} of {' and '.join(place_labels([first, second]))} do not "
-            f"compare; choose one with table.on({asked})"
-        )
-    return next(iter(places.values()), [])
 
 
 def place_labels(places: Collection[Place]) -> list[str]:

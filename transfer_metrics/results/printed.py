@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from transfer_metrics.naming import short_names, told_apart
 from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.places import by_place, place_labels
-from transfer_metrics.results.ranks import ranking_frame
+from transfer_metrics.results.ranks import Ranking
 from transfer_metrics.results.record import Record
-from transfer_metrics.results.shortlist import UNKNOWN, shortlist_of
+from transfer_metrics.results.shortlist import UNKNOWN, Shortlist
 from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
@@ -38,35 +38,36 @@ def printed(table: LongTable, metric: str | None, confidence: float) -> str:
     """What ``ScoreTable.format`` returns; without a metric it is of the first."""
     if not len(table):
         return "(no records)"
+    if metric is None and len(table.metrics) > 1 and of_features(table):
+        return _aligned(_metric_lines(list(table)), {"metric"}) + _remarks(table)
     names, note = column_names(r.model for r in table)
-    text = _printed(table, metric, confidence, names)
+    rankings = table.rankings(metric)
+    if len(rankings) == 1:
+        (ranking,) = rankings.values()
+        text = _of_ranking(table, ranking, confidence, names) + _remarks(table)
+    else:
+        parts = []
+        for label, ranking in zip(place_labels(rankings), rankings.values(), strict=True):
+            own = LongTable(ranking.records, table.view)
+            told = _of_ranking(own, ranking, confidence, names) + _remarks(own)
+            parts.append(f"{visible(label)}\n{told}")
+        text = "\n\n".join(parts)
     return f"{text}\n\n{note}" if note else text
 
 
-def _printed(
-    table: LongTable, metric: str | None, confidence: float, names: Mapping[str, str]
+def _of_ranking(
+    table: LongTable, ranking: Ranking, confidence: float, names: Mapping[str, str]
 ) -> str:
-    records, view, metrics = list(table), table.view, table.metrics
-    if metric is None and len(metrics) > 1 and of_features(records):
-        return _aligned(_metric_lines(records), {"metric"}) + _remarks(table)
-    metric = metric or (metrics[0] if metrics else "")
-    places = by_place(records, metric)
-    if len(places) > 1:
-        parts = zip(place_labels(places), places.values(), strict=True)
-        return "\n\n".join(
-            f"{visible(label)}\n{_printed(LongTable(own, view), metric, confidence, names)}"
-            for label, own in parts
-        )
-    raced = any(r.round for r in records)
-    frame = ranking_frame(records, metric, view)
-    lines = _ranking_lines(frame, metric, raced, names)
-    if f"{metric}(balanced=True)" in metrics:
-        _add_balanced(lines, frame, records, f"{metric}(balanced=True)")
+    """A line per candidate, and the shortlist."""
+    raced = any(r.round for r in table)
+    lines = _ranking_lines(ranking, raced, names)
+    if (balanced := f"{ranking.metric}(balanced=True)") in table.metrics:
+        _add_balanced(lines, ranking, list(table), balanced)
     text = _aligned(lines, {"model", "layer"})
-    found = shortlist_of(records, metric, view, confidence)
-    if len({r.model for r in records if r.label == metric and r.value is not None}) > 1:
+    if len({c.model for c in ranking.scored}) > 1:
+        found = Shortlist.of(ranking, confidence)
         text += f"\n\n{UNKNOWN + '.' if found is None else found.told(names)}"
-    return text + _remarks(table)
+    return text
 
 
 def page_table(frame: pd.DataFrame, text: str = "") -> str:
@@ -87,57 +88,54 @@ def page_table(frame: pd.DataFrame, text: str = "") -> str:
     return table + below
 
 
-def of_features(records: Sequence[Record]) -> bool:
+def of_features(table: LongTable) -> bool:
     """Whether all records are of the same features that were given, of no model's."""
-    named = {(r.model, r.layer) for r in records}
-    return named == {("features", "features")} and len(by_place(records)) == 1
+    named = {(r.model, r.layer) for r in table}
+    return named == {("features", "features")} and len(by_place(table)) == 1
 
 
 _Lines = list[list[str]]
 """A title per column, and the cells below; a line of fewer cells ends with a reason."""
 
 
-def _ranking_lines(
-    ranking: pd.DataFrame, metric: str, raced: bool, names: Mapping[str, str]
-) -> _Lines:
-    """A line per candidate of ``ScoreTable.ranking``; n stands there where models raced."""
-    lines = [["#", "model", visible(metric), "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]]
-    for row in ranking.to_dict("records"):
-        name = names[str(row["model"])]
-        if row["error"] and math.isnan(row["score"]):
-            lines.append(["-", name, "failed", "", "", visible(row["error"], 600)])
+def _ranking_lines(ranking: Ranking, raced: bool, names: Mapping[str, str]) -> _Lines:
+    """A line per candidate; n stands there where models raced."""
+    metric = visible(ranking.metric)
+    lines = [["#", "model", metric, "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]]
+    for c in ranking.rows:
+        if c.rank is None:
+            reason = visible(c.record.error or "", 600)
+            lines.append(["-", names[c.model], "failed", "", "", reason])
             continue
-        half = max(row["high"] - row["score"], row["score"] - row["low"])
         lines.append(
             [
-                str(row["rank"]),
-                name,
-                f"{row['score']:.4g}",
-                _margin(half),
-                "" if math.isnan(row["p_best"]) else f"{row['p_best']:.2f}",
-                visible(row["layer"]) if isinstance(row["layer"], str) else "",
-                _count(row["dim"]),
-                f"{row['seconds']:.1f}",
-                _count(row["n"]),
+                str(c.rank),
+                names[c.model],
+                f"{c.score:.4g}",
+                _margin(c.record.half_width),
+                "" if math.isnan(c.p_best) else f"{c.p_best:.2f}",
+                visible(c.record.layer) if c.record.layer else "",
+                "" if c.record.dim is None else str(c.record.dim),
+                f"{c.seconds:.1f}",
+                "" if c.record.n is None else str(c.record.n),
             ]
         )
     if not raced:
         lines = [line[:8] for line in lines]
-    if not ranking["p_best"].notna().any() or ranking["model"].nunique() == 1:
+    known = any(not math.isnan(c.p_best) for c in ranking.rows)
+    if not known or len({c.model for c in ranking.rows}) == 1:
         lines = [line[:4] + line[5:] for line in lines]
     return lines
 
 
-def _add_balanced(
-    lines: _Lines, ranking: pd.DataFrame, records: Sequence[Record], metric: str
-) -> None:
+def _add_balanced(lines: _Lines, ranking: Ranking, records: Sequence[Record], metric: str) -> None:
     """Put the balanced accuracy of what was ranked beside its accuracy, before the layer."""
     place = lines[0].index("layer")
     lines[0].insert(place, "balanced")
     of = {(r.model, r.layer): r.value for r in records if r.label == metric}
-    for line, row in zip(lines[1:], ranking.to_dict("records"), strict=True):
+    for line, c in zip(lines[1:], ranking.rows, strict=True):
         if len(line) == len(lines[0]) - 1:
-            value = of.get((row["model"], row["layer"]))
+            value = of.get((c.record.model, c.record.layer))
             line.insert(place, "" if value is None else f"{value:.4g}")
 
 
@@ -176,11 +174,6 @@ def _remarks(table: LongTable) -> str:
         told.append(f"{', '.join(map(visible, models[:3]))}{more}: {visible(note, 600)}")
     told += [visible(text, 2_000) for text in table.task_summaries]
     return "".join(f"\n\n{text}" for text in told)
-
-
-def _count(value: float | None) -> str:
-    """A whole number; nothing where a table made by hand has none."""
-    return "" if value is None or math.isnan(value) else str(int(value))
 
 
 def _margin(half: float) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.registry import resolve
 from transfer_metrics.results.chances import smallest_set
 from transfer_metrics.results.error_model import ErrorModel, bundled
-from transfer_metrics.results.places import by_place
-from transfer_metrics.results.ranks import Round, race_rounds, ranked, trust_in
+from transfer_metrics.results.long_table import LongTable
+from transfer_metrics.results.ranks import Ranking, Round
 from transfer_metrics.results.record import NO_TIME, Record
 from transfer_metrics.results.standing import earlier_accuracies, priors
 from transfer_metrics.results.wording import fixed, listed
@@ -26,6 +26,7 @@ CONFIDENCE = 0.9
 # What evidence teaches is learnt from tables, so how is found when it is asked for.
 LEARNT = "transfer_metrics.evidence.own_evidence:learnt"
 _MOST_NAMES = 12
+_Table = TypeVar("_Table", bound=LongTable)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,33 @@ class Shortlist(Sequence[str]):
     is_sampled: bool = True
     has_prior: bool = False
     first: str = ""
+
+    @classmethod
+    def of(cls, ranking: Ranking, confidence: float) -> Shortlist | None:
+        """That of scores that compare; None where no candidate has a chance that is known."""
+        known = [c for c in ranking.rows if not math.isnan(c.p_best)]
+        if not known:
+            return None
+        # Those of the last round are told last.
+        trusts = [ranking.trust([*own, *out]) for own, out in ranking.rounds]
+        late = sum(c.record.error == NO_TIME for c in ranking.order)
+        several = len({c.model for c in known}) < len(known)
+        names = [f"{c.model} at {c.record.layer}" if several else c.model for c in known]
+        picked = smallest_set([c.p_best for c in known], confidence)
+        return cls(
+            models=tuple(names[i] for i in picked),
+            chances=tuple(known[i].p_best for i in picked),
+            confidence=confidence,
+            candidates=len(known) + late,
+            metric=ranking.metric,
+            source=trusts[-1].source,
+            outside=tuple(dict.fromkeys(text for t in reversed(trusts) for text in t.outside)),
+            dropped=len(known) - len(ranking.rounds[-1].entered),
+            late=late,
+            is_sampled=all(c.record.stderr is not None for c in known),
+            has_prior=trusts[-1].standing is not None,
+            first=names[0],
+        )
 
     @property
     def probability(self) -> float:
@@ -127,92 +155,54 @@ UNKNOWN = (
 """Why there is no shortlist."""
 
 
-def shortlist_of(
-    records: Sequence[Record], metric: str, view: str, confidence: float
-) -> Shortlist | None:
-    """The shortlist of scores that compare; None where no candidate has a chance that is known."""
-    found = ranked(records, metric, view)
-    known = [c for c in found if not math.isnan(c.p_best)]
-    if not known:
-        return None
-    # Those of the last round are told last.
-    rounds = race_rounds(known, records, metric, view)
-    trusts = [trust_in([*own, *out], records, metric, view) for own, out in rounds]
-    trusted, late = trusts[-1], sum(c.record.error == NO_TIME for c in found)
-    several = len({c.model for c in known}) < len(known)
-    names = [f"{c.model} at {c.record.layer}" if several else c.model for c in known]
-    picked = smallest_set([c.p_best for c in known], confidence)
-    return Shortlist(
-        models=tuple(names[i] for i in picked),
-        chances=tuple(known[i].p_best for i in picked),
-        confidence=confidence,
-        candidates=len(known) + late,
-        metric=metric,
-        source=trusted.source,
-        outside=tuple(dict.fromkeys(text for t in reversed(trusts) for text in t.outside)),
-        dropped=len(known) - len(rounds[-1].entered),
-        late=late,
-        is_sampled=all(c.record.stderr is not None for c in known),
-        has_prior=trusted.standing is not None,
-        first=names[0],
-    )
-
-
-def with_chances(
-    records: Sequence[Record], view: str, confidence: float = CONFIDENCE
-) -> list[Record]:
-    """Records that tell ``p_best`` and ``shortlisted`` where they stand for their model."""
+def with_chances(table: _Table, confidence: float = CONFIDENCE) -> _Table:
+    """The table with ``p_best`` and ``shortlisted`` in the records that stand for their models."""
     known: dict[int, tuple[float, bool]] = {}
-    for metric, own in _comparable(records):
-        candidates = [c for c in ranked(own, metric, view) if not math.isnan(c.p_best)]
-        if candidates:
-            picked = smallest_set([c.p_best for c in candidates], confidence)
-            for i, c in enumerate(candidates):
-                known[id(c.record)] = c.p_best, i in picked
-    told = ((r, *known.get(id(r), (None, None))) for r in records)
-    return [replace(r, p_best=chance, shortlisted=among) for r, chance, among in told]
+    for ranking in _rankings_of_scores(table):
+        candidates = [c for c in ranking.rows if not math.isnan(c.p_best)]
+        picked = smallest_set([c.p_best for c in candidates], confidence)
+        known |= {id(c.record): (c.p_best, i in picked) for i, c in enumerate(candidates)}
+    told = ((r, *known.get(id(r), (None, None))) for r in table)
+    found = [replace(r, p_best=chance, shortlisted=among) for r, chance, among in told]
+    return type(table)(found, table.view)
 
 
-def _comparable(records: Sequence[Record]) -> Iterator[tuple[str, list[Record]]]:
-    """Each metric with those of its scores that compare."""
-    for metric in dict.fromkeys(r.label for r in records if r.metric and not r.is_measured):
-        for own in by_place(records, metric).values():
-            yield metric, own
-
-
-def informed(records: Sequence[Record], view: str, evidence: Any, prior: Any) -> list[Record]:
-    """Scores with the trust in them and the standing of their models."""
+def informed(table: _Table, evidence: Any, prior: Any) -> _Table:
+    """A table with the trust in its scores and the standing of its models."""
     errors = bundled() if evidence is None else resolve(LEARNT)(evidence)
-    # Chances that were told before are of other evidence.
-    told = any(r.p_best is not None for r in records)
-    found = list(records)
+    records = list(table)
     if evidence is not None:
-        found, outside = _with_trust(records, view, errors)
+        records, outside = _with_trust(table, errors)
         if outside:
             warn(f"outside of the evidence, so less sure: {'; '.join(outside)}")
     if prior is not None:
-        found = _with_prior(found, earlier_accuracies(prior), errors)
-    return with_chances(found, view) if told else found
+        records = _with_prior(records, earlier_accuracies(prior), errors)
+    found = type(table)(records, table.view)
+    # Chances that were told before are of other evidence.
+    return with_chances(found) if any(r.p_best is not None for r in table) else found
 
 
-def _with_trust(
-    records: Sequence[Record], view: str, errors: ErrorModel
-) -> tuple[list[Record], list[str]]:
+def _rankings_of_scores(table: LongTable) -> Iterator[Ranking]:
+    """Those of every metric that tells of no head that was trained."""
+    for metric in dict.fromkeys(r.label for r in table if r.metric and not r.is_measured):
+        yield from table.rankings(metric).values()
+
+
+def _with_trust(table: LongTable, errors: ErrorModel) -> tuple[list[Record], list[str]]:
     """Scores with their trust, and what lies outside of the evidence."""
     trusts: dict[int, tuple[list[float], str | None]] = {}
     told: dict[str, None] = {}
-    for metric, own in _comparable(records):
-        chosen = [c for c in ranked(own, metric, view) if c.rank is not None]
-        alone = [Round([c.record for c in chosen], [])] if chosen else []
-        for entered, out in race_rounds(chosen, own, metric, view) or alone:
-            found = trust_in([*entered, *out], own, metric, view, errors)
-            told.update(dict.fromkeys(f"{metric}: {text}" for text in found.outside))
+    for ranking in _rankings_of_scores(table):
+        alone = [Round([c.record for c in ranking.scored], [])] if ranking.scored else []
+        for entered, out in ranking.rounds or alone:
+            found = ranking.trust([*entered, *out], errors)
+            told.update(dict.fromkeys(f"{ranking.metric}: {text}" for text in found.outside))
             outside = "; ".join(found.outside) or None
             # Later rounds overwrite those of who went on.
             names = {r.model for r in entered}
-            same = (r for r in own if r.label == metric and r.model in names)
+            same = (r for r in ranking.records if r.metric and r.model in names)
             trusts |= {id(r): (list(found.trust), outside) for r in same}
-    kept = ((r, *trusts.get(id(r), (r.trust, r.outside))) for r in records)
+    kept = ((r, *trusts.get(id(r), (r.trust, r.outside))) for r in table)
     return [replace(r, trust=pair, outside=outside) for r, pair, outside in kept], list(told)
 
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from transfer_metrics.errors import InvalidInputError, UnknownNameError, check_whole
+from transfer_metrics.errors import InvalidInputError, check_whole
 from transfer_metrics.registry import choose, resolve
 from transfer_metrics.results.long_table import LongTable
-from transfer_metrics.results.places import by_place, one_place
 from transfer_metrics.results.printed import of_features, page_table, printed
-from transfer_metrics.results.ranks import candidates, ranking_frame, single
-from transfer_metrics.results.record import Record
-from transfer_metrics.results.shortlist import (
-    CONFIDENCE,
-    UNKNOWN,
-    Shortlist,
-    informed,
-    shortlist_of,
-)
+from transfer_metrics.results.shortlist import CONFIDENCE, UNKNOWN, Shortlist, informed
 from transfer_metrics.results.table_agreement import Matched
 from transfer_metrics.results.table_plots import TablePlots
 
@@ -60,15 +51,14 @@ class ScoreTable(LongTable):
 
     def _repr_html_(self) -> str:
         # What notebooks that show pages show instead.
-        metric = self.named_metric(None)
         if not self._records:
             return "<p>(no records)</p>"
-        if of_features(self._records):
+        if of_features(self):
             frame = self.wide(intervals=True).reset_index(drop=True)
         else:
             frame = self.ranking().drop(columns=["stderr", "p_score"])
-            frame = frame.rename(columns={"score": metric})
-        return page_table(frame, self.format() if len(by_place(self._records, metric)) < 2 else "")
+            frame = frame.rename(columns={"score": self.named_metric(None)})
+        return page_table(frame, self.format() if len(self.rankings()) < 2 else "")
 
     def ranking(self, metric: str | None = None, *, view: str | None = None) -> pd.DataFrame:
         """Candidates from best to worst under one metric, failed ones last.
@@ -99,8 +89,24 @@ class ScoreTable(LongTable):
         Raises:
             UnknownNameError: the table has no such metric.
         """
-        view = self._asked_view(view)
-        return ranking_frame(self._records, self.named_metric(metric), view)
+        import pandas as pd
+
+        rankings = self.rankings(metric, view)
+        of_place, of_record = ("task", "split", "pool"), ("layer", "dim", "n", "error")
+        numbers = ("score", "stderr", "low", "high", "p_best", "p_score")
+        rows = [
+            dict(zip(of_place, place[:3], strict=True))
+            | {name: getattr(c.record, name) for name in of_record}
+            | {name: getattr(c, name) for name in ("model", "rank", *numbers, "seconds")}
+            for place, ranking in rankings.items()
+            for c in ranking.rows
+        ]
+        differing = [name for i, name in enumerate(of_place) if len({p[i] for p in rankings}) > 1]
+        columns = ["rank", "model", *differing, "layer", "dim", "n", *numbers, "seconds", "error"]
+        whole = dict.fromkeys(("rank", "dim", "n"), "Int64")
+        return pd.DataFrame(rows, columns=columns).astype(
+            {**whole, **dict.fromkeys(numbers, float)}
+        )
 
     def shortlist(
         self,
@@ -143,12 +149,10 @@ class ScoreTable(LongTable):
         >>> found[0], "f" in found, found.probability >= 0.8
         ('a', False, True)
         """
-        metric = self.named_metric(metric)
-        view = self._asked_view(view)
         table = self if evidence is None and prior is None else self.informed(evidence, prior)
-        found = shortlist_of(one_place(table._records, metric), metric, view, confidence)
+        found = Shortlist.of(table.one_ranking(metric, view), confidence)
         if found is None:
-            none = all(r.value is None or r.is_measured for r in table._records)
+            none = all(r.value is None or r.is_measured for r in table)
             reason = "no model has a score; see table.failures for the reasons"
             raise InvalidInputError(reason if none else UNKNOWN)
         return found
@@ -160,7 +164,7 @@ class ScoreTable(LongTable):
             TransferMetricsWarning: scores that lie outside of the evidence, or models that the
                 prior lacks.
         """
-        return type(self)(informed(self._records, self.view, evidence, prior), self.view)
+        return informed(self, evidence, prior)
 
     def difference(self, first: str, second: str, metric: str | None = None) -> tuple[float, float]:
         """How much higher one model scores than another, and the standard error of that.
@@ -174,20 +178,12 @@ class ScoreTable(LongTable):
             InvalidInputError: a model has no score, or a race scored them on different examples, or
                 the table has several tasks.
         """
-        first_one, second_one = (self._standing_for(m, metric) for m in (first, second))
-        return first_one.difference(second_one)
-
-    def _standing_for(self, model: str, metric: str | None) -> Record:
-        metric = self.named_metric(metric)
-        records = one_place(self._records, metric)
-        chosen = candidates(records, metric, single(self.view))
-        found = next((c.record for c in chosen if c.record.model == model), None)
-        if found is None:
-            known = {str(r.model) for r in records}
-            raise UnknownNameError.of("model of this table", model, known)
-        if found.value is None:
-            raise InvalidInputError(f"{model} has no score: {found.error}")
-        return found
+        known = {c.model: c.record for c in self.one_ranking(metric, "models").candidates}
+        both = [known[choose("model of this table", model, known)] for model in (first, second)]
+        for record in both:
+            if record.value is None:
+                raise InvalidInputError(f"{record.model} has no score: {record.error}")
+        return both[0].difference(both[1])
 
     def agreement(
         self,
@@ -270,7 +266,7 @@ class ScoreTable(LongTable):
 
     def _matched(self, metric: str | None, *known: Any) -> Matched:
         names = [self.named_metric(metric)] if metric else self.metrics
-        return Matched.of(self._records, names, self.view, *known)
+        return Matched.of(self, names, *known)
 
     def best(self, metric: str | None = None) -> str:
         """Name of the model that ranks first.
@@ -278,11 +274,9 @@ class ScoreTable(LongTable):
         Raises:
             InvalidInputError: every model failed, or the table has several tasks.
         """
-        one_place(self._records, self.named_metric(metric))
-        first = self.ranking(metric)
-        if not len(first) or first["score"].isna().iloc[0]:
+        if not (scored := self.one_ranking(metric).scored):
             raise InvalidInputError("no model has a score; see table.failures for the reasons")
-        return str(first["model"].iloc[0])
+        return scored[0].model
 
     @property
     def specs(self) -> dict[str, str]:
@@ -291,9 +285,7 @@ class ScoreTable(LongTable):
 
     def chosen_models(self) -> list[str]:
         """The shortlist, which the table stands for where models are asked; the likeliest first."""
-        metric = self.named_metric(None)
-        records = one_place(self._records, metric)
-        found = shortlist_of(records, metric, self.view, CONFIDENCE)
+        found = Shortlist.of(self.one_ranking(), CONFIDENCE)
         return [self.best()] if found is None or self.view == "all" else list(found)
 
     def chosen_layers(self, model: str) -> list[str]:
@@ -327,12 +319,10 @@ class ScoreTable(LongTable):
         check_whole(1, k=k)
         model = self.best(metric) if model is None else model
         choose("model of this table", model, {str(r.model) for r in self._records})
-        one_place(self._records, self.named_metric(metric))
-        found = self.ranking(metric, view="all")
-        found = found[(found["model"] == model) & found["score"].notna()]
-        if found.empty:
+        found = [c.record for c in self.one_ranking(metric, "all").scored if c.model == model]
+        if not found:
             raise InvalidInputError(f"{model} has no score here; see table.failures")
-        return [str(layer) for layer in found["layer"].head(k)]
+        return [str(record.layer) for record in found[:k]]
 
     def wide(self, *, intervals: bool = False) -> pd.DataFrame:
         """One row per model and layer, one column per metric.

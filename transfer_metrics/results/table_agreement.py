@@ -27,9 +27,7 @@ from transfer_metrics.results.known_accuracies import (
     cure_of_names,
     known_accuracies,
 )
-from transfer_metrics.results.places import by_place, one_place
-from transfer_metrics.results.ranks import candidates, higher_is_better, single
-from transfer_metrics.results.record import Record
+from transfer_metrics.results.long_table import LongTable
 from transfer_metrics.results.wording import listed, some
 from transfer_metrics.untrusted import visible
 
@@ -54,9 +52,8 @@ class Matched:
     @classmethod
     def of(
         cls,
-        records: Sequence[Record],
+        own: LongTable,
         metrics: Sequence[str],
-        view: str,
         accuracies: Any,
         task: str | None,
         head: str | None,
@@ -72,26 +69,23 @@ class Matched:
         import pandas as pd
 
         known = known_accuracies(accuracies, head, split)
-        scored = dict.fromkeys(r.task or UNNAMED for r in records if r.label in metrics)
+        scored = dict.fromkeys(r.task or UNNAMED for r in own if r.label in metrics)
         if task is not None and len(scored) > 1:
             choose("task of the scores", task, scored)
-            records = [r for r in records if (r.task or UNNAMED) == task]
+            own = LongTable([r for r in own if (r.task or UNNAMED) == task], own.view)
         tables = {}
         for metric in metrics:
-            places = by_place(records, metric)
+            places = own.rankings(metric, "models")
             if len(known.columns) == 1 or len({place.task for place in places}) < len(places):
-                one_place(records, metric)  # which tells how they differ
-            sign = 1.0 if higher_is_better(records, metric) else -1.0
-            columns = {
-                place.task or UNNAMED: pd.Series(
-                    {
-                        c.model: math.nan if c.record.round else sign * c.score
-                        for c in candidates(own, metric, single(view))
-                    },
-                    dtype=float,
-                )
-                for place, own in places.items()
-            }
+                own.one_ranking(metric)  # which tells how they differ
+            columns = {}
+            for place, ranking in places.items():
+                sign = 1.0 if ranking.higher_is_better else -1.0
+                scores = {
+                    c.model: math.nan if c.record.round else sign * c.score
+                    for c in ranking.candidates
+                }
+                columns[place.task or UNNAMED] = pd.Series(scores, dtype=float)
             tables[metric] = pd.DataFrame(columns)
             models = list(tables[metric].index)
             if models and not any(model in known.index for model in models):

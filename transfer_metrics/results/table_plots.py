@@ -11,7 +11,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, check_whole
 from transfer_metrics.registry import choose
 from transfer_metrics.results.long_table import LongTable
-from transfer_metrics.results.places import Place, by_place, place_labels
+from transfer_metrics.results.places import Place, place_labels
 from transfer_metrics.results.plot_style import (
     COLOURS,
     MARKERS,
@@ -25,12 +25,6 @@ from transfer_metrics.results.plot_style import (
     save_figure,
     short_labels,
     titled,
-)
-from transfer_metrics.results.ranks import (
-    higher_is_better,
-    ranked,
-    ranking_frame,
-    single,
 )
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.table_agreement import Matched
@@ -66,41 +60,40 @@ class TablePlots:
         >>> table.plot.ranking().get_xlabel()
         'knn'
         """
-        import pandas as pd
-
-        rounds = {str(r.model): r.round for r in self._table}
-        dropped = [model for model, round in rounds.items() if round is not None]
-        metric = self._table.named_metric(metric)
-        ranking = ranking_frame(self._table, metric, self._table.view)
-        if not ranking["score"].notna().any():
+        scored = {place: r.scored for place, r in self._table.rankings(metric).items() if r.scored}
+        if not scored:
             raise InvalidInputError("no model has a score to plot; see table.failures")
-        groups = _best_of_each(ranking)
-        ax = new_axes(ax, rows_height(groups))
-        scored = pd.concat(list(groups.values()))
-        layers = [plot_label(layer, 20) for layer in scored["layer"]]
-        names = short_labels(list(scored["model"]), 34)
+        labels = place_labels(scored) if len(scored) > 1 else [""]
+        most = MOST_ROWS if len(scored) == 1 else max(MOST_ROWS // len(scored), 3)
+        groups = dict(
+            zip(short_labels(labels, 44), (of[:most] for of in scored.values()), strict=True)
+        )
+        drawn = [c for own in groups.values() for c in own]
+        names = short_labels([c.model for c in drawn], 34)
+        layers = [plot_label(c.record.layer or "", 20) for c in drawn]
         rows = iter([f"{n}  ({la})" if la else n for n, la in zip(names, layers, strict=True)])
-        headings = short_labels(list(groups), 44)
-        parts = [[next(rows) for _ in range(len(own))] for own in groups.values()]
-        places = np.array(named_rows(ax, dict(zip(headings, parts, strict=True))))
-        out = scored["model"].isin(list(dropped)).to_numpy()
-        ends = scored["score"] - scored["low"], scored["high"] - scored["score"]
-        margins = np.nan_to_num(np.stack(ends)).clip(min=0.0)
+        ax = new_axes(ax, rows_height(groups))
+        parts = {label: [next(rows) for _ in own] for label, own in groups.items()}
+        places = np.array(named_rows(ax, parts))
+        scores, low, high = np.array([(c.score, c.low, c.high) for c in drawn]).T
+        margins = np.nan_to_num(np.stack([scores - low, high - scores])).clip(min=0.0)
+        out = np.array([c.record.round is not None for c in drawn])
         for chosen, colour, inside in ((~out, COLOURS[0], COLOURS[0]), (out, MUTED, "white")):
             if chosen.any():
-                drawn = ax.errorbar(
-                    scored["score"][chosen], places[chosen], xerr=margins[:, chosen], fmt="o",
+                marks = ax.errorbar(
+                    scores[chosen], places[chosen], xerr=margins[:, chosen], fmt="o",
                     color=colour, mfc=inside, elinewidth=1.2, capsize=2.5, zorder=2,
                 )  # fmt: skip
         left, right = ax.get_xlim()
-        ax.hlines(places, left, scored["score"], color="#E3E3E3", lw=1, zorder=1)
+        ax.hlines(places, left, scores, color="#E3E3E3", lw=1, zorder=1)
         ax.set_xlim(left, right)
-        ax.set_xlabel(plot_label(metric))
+        ax.set_xlabel(plot_label(self._table.named_metric(metric)))
         if out.any():
-            legend_above(ax, [drawn], ["dropped from the race: fewer examples"])
-        total = int(ranking["score"].notna().sum())
-        notes = [f"the best {len(scored)} of {total}"] if total > len(scored) else []
-        notes += ["scores of different tasks do not compare"] if "task" in ranking else []
+            legend_above(ax, [marks], ["dropped from the race: fewer examples"])
+        total = sum(map(len, scored.values()))
+        notes = [f"the best {len(drawn)} of {total}"] if total > len(drawn) else []
+        if len({place.task for place in scored}) > 1:
+            notes.append("scores of different tasks do not compare")
         titled(ax, self._tasks if len(groups) == 1 else "", "; ".join(notes))
         return ax
 
@@ -124,17 +117,16 @@ class TablePlots:
         1
         """
         check_whole(0, highlight=highlight)
-        metric = self._table.named_metric(metric)
         found: list[tuple[int, str, Place, list[Record]]] = []
-        for place, records in by_place(self._table, metric).items():
+        for place, ranking in self._table.rankings(metric, "best").items():
             own: dict[str, list[Record]] = {}
-            for r in records:
-                if r.label == metric and r.value is not None and r.depth is not None:
+            for r in ranking.records:
+                if r.value is not None and r.depth is not None:
                     own.setdefault(str(r.model), []).append(r)
-            for c in ranked(records, metric, "best"):
-                if c.rank is not None and c.model in own:
+            for c in ranking.scored:
+                if c.model in own:
                     curve = sorted(own[c.model], key=lambda r: r.depth or 0.0)
-                    found.append((c.rank, c.model, place, curve))
+                    found.append((c.rank or 0, c.model, place, curve))
         found.sort(key=lambda row: row[0])
         if not found:
             raise InvalidInputError("no layer has a score and a depth to plot; see table.failures")
@@ -152,7 +144,7 @@ class TablePlots:
             ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0, zorder=2)
             handles += ax.plot(x, y, color=colour, marker=marker, lw=1.6, ms=4, zorder=3)
         ax.set_xlabel("depth (share of the network)")
-        ax.set_ylabel(plot_label(metric))
+        ax.set_ylabel(plot_label(self._table.named_metric(metric)))
         places = list(dict.fromkeys(place for _, _, place, _ in found))
         told = place_labels(places) if len(places) > 1 else [""]
         named = found[: len(handles)]
@@ -176,9 +168,9 @@ class TablePlots:
             InvalidInputError: no model has a score.
         """
         metric = self._table.named_metric(metric)
-        values = _task_scores(self._table, metric, single(self._table.view))
-        better = higher_is_better(self._table, metric)
-        return _heat_map(values, better, metric, ax)
+        rankings = self._table.rankings(metric, "models").values()
+        better = all(ranking.higher_is_better for ranking in rankings)
+        return _heat_map(_task_scores(self._table, metric), better, metric, ax)
 
     def agreement(
         self,
@@ -209,17 +201,14 @@ class TablePlots:
         own = self._table
         if task is not None and len({record.task for record in own}) > 1:
             own = own.on(task)
-        records = list(own)
-
-        def matched(*known: Any) -> Matched:
-            return Matched.of(records, [metric], own.view, *known)
-
-        both = matched(accuracies, task, head, split)
+        both = Matched.of(own, [metric], accuracies, task, head, split)
         _, scores, reached = both.on_task(metric)
-        sign = 1.0 if higher_is_better(records, metric) else -1.0
+        rankings = own.rankings(metric).values()
+        sign = 1.0 if all(ranking.higher_is_better for ranking in rankings) else -1.0
         pairs = {m: (sign * score, reached[m]) for m, score in scores.items() if m in reached}
         points = {m: pair for m, pair in pairs.items() if np.isfinite(pair).all()}
-        found = matched(reached, None, None, split).agreement().set_index("measure")
+        of_these = Matched.of(own, [metric], reached, None, None, split)
+        found = of_these.agreement().set_index("measure")
         value, low, high = map(float, found.loc["weighted_kendall", ["value", "low", "high"]])
         x, y = np.array(list(points.values()), float).T
         ax = new_axes(ax, height=4.8)
@@ -260,20 +249,7 @@ class TablePlots:
         return listed(short_labels(tasks, 60), 3)
 
 
-def _best_of_each(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The best candidates by what they compare with; by an empty text where all compare."""
-    scored = ranking[ranking["score"].notna()]
-    by = [name for name in ("task", "split", "pool") if name in scored]
-    if not by:
-        return {"": scored.head(MOST_ROWS)}
-    groups = {
-        ", ".join(map(str, filter(None, key))) or "unnamed task": own
-        for key, own in scored.groupby(by, sort=False)
-    }
-    return {name: own.head(max(MOST_ROWS // len(groups), 3)) for name, own in groups.items()}
-
-
-def _task_scores(records: LongTable, metric: str, view: str) -> pd.DataFrame:
+def _task_scores(table: LongTable, metric: str) -> pd.DataFrame:
     """Score of each model on each task, models x tasks; NaN where there is none.
 
     Scores that do not compare, such as those of two poolings or splits of a task, are columns of
@@ -281,12 +257,11 @@ def _task_scores(records: LongTable, metric: str, view: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    places = by_place(r for r in records if not r.is_measured)
-    columns = {}
-    for label, own in zip(place_labels(places), places.values(), strict=True):
-        scored = [c for c in ranked(own, metric, view) if c.rank is not None]
-        if any(r.label == metric for r in own):
-            columns[label] = pd.Series({c.record.model: c.score for c in scored}, dtype=float)
+    rankings = table.rankings(metric, "models")
+    columns = {
+        label: pd.Series({c.model: c.score for c in ranking.scored}, dtype=float)
+        for label, ranking in zip(place_labels(rankings), rankings.values(), strict=True)
+    }
     if not any(map(len, columns.values())):
         raise InvalidInputError("no model has a score to plot; see table.failures")
     return pd.DataFrame(columns)

@@ -17,7 +17,7 @@ from sklearn.utils import Tags
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import check_file, written
-from transfer_metrics.results.long_table import FORMATS
+from transfer_metrics.results.record_files import FORMATS
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import several
 from transfer_metrics.selection.columns import (
