@@ -158,7 +158,7 @@ def faults():
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 
-with kept_memory() if sys.argv[1] == "kept" else nullcontext():
+with kept_memory if sys.argv[1] == "kept" else nullcontext():
     torch.ones(1 << 24).add_(1)
     before = faults()
     for _ in range(20):

@@ -151,7 +151,7 @@ class Watched(list):
 def test_the_next_batches_are_loaded_while_the_network_works():
     expected, counted, examples = features(model_of(), images()), Watched(), Watched()
     features(model_of(), counted)
-    before, done = counted.asked - COUNT - 2, []  # two are read again behind the shard
+    before, done = counted.asked - COUNT - 1, []  # one is read again behind the shard
 
     def wait(module, args):
         """Go on only when the next batches were loaded meanwhile, and no more than may be."""

@@ -30,8 +30,8 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
     TransferMetricsWarning,
 )
-from transfer_metrics.features import proof
 from transfer_metrics.features.proof import _EQUAL, _NO_HEAD, _NO_MODULE, _RANDOM
+from transfer_metrics.features.trial import Trial
 from transfer_metrics.sources.models.classifier import proven_head
 
 N = 96
@@ -239,10 +239,21 @@ class Centred(nn.Module):
         nn.BatchNorm1d(12, affine=False, track_running_stats=False),
         Centred(lambda x: x - x.mean(0)),
         Centred(lambda x: x - x.cumsum(0) / 9),
+        Centred(lambda x: x - x.flip(0).cumsum(0).flip(0) / 9),
         Centred(lambda x: x / x.abs().max()),
         Centred(lambda x: x + torch.arange(len(x))[:, None]),
+        Centred(lambda x: x + torch.arange(len(x)).flip(0)[:, None]),
     ],
-    ids=["batch norm", "not affine", "mean", "those before", "largest", "place in the batch"],
+    ids=[
+        "batch norm",
+        "not affine",
+        "mean",
+        "those before",
+        "those behind",
+        "largest",
+        "place in the batch",
+        "place from its end",
+    ],
 )
 def test_what_the_batch_leaks_is_refused_by_its_layer(leak, batch_size):
     with pytest.raises(ExtractionError, match=r"in another batch: the first.* layer '0'"):
@@ -271,7 +282,7 @@ def test_rounding_that_grows_from_layer_to_layer_is_no_leak(monkeypatch):
             return x
 
     quiet(plain(0, Chaotic()), layers="0")
-    monkeypatch.setattr(proof._Trial, "is_rounding", lambda *_: False)
+    monkeypatch.setattr(Trial, "_doubled", lambda *_: None)
     with pytest.raises(ExtractionError, match="in another batch"):
         quiet(plain(0, Chaotic()), layers="0")
 
@@ -869,7 +880,10 @@ def test_few_examples_are_read_beforehand():
     model = tm.load_model(network)
     seen.clear()
     quiet(model, batch_size=N)
-    assert seen == [2, 3, 2, 1, N, 1, 1]  # and of the shard the middle and the last, alone
+    assert seen == [2, 3, 1, N, 1]  # and the last of the first batch, alone
+    seen.clear()
+    quiet(model, batch_size=40)
+    assert seen == [40, 40, 16, 1]
     handle.remove()
 
 

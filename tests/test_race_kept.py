@@ -21,7 +21,7 @@ from torch import nn
 import transfer_metrics as tm
 from transfer_metrics.features import proof
 from transfer_metrics.features.forward import Forward
-from transfer_metrics.features.proof import Known
+from transfer_metrics.features.proof import Proof
 from transfer_metrics.ranking import rank as ranking
 from transfer_metrics.ranking.job import Job, Outcome
 from transfer_metrics.ranking.kept import Kept
@@ -238,7 +238,7 @@ def test_who_is_out_of_the_race_is_not_held():
         model = kept.load(item)
         job.extraction(model)
         kept.keep(item, model)
-        kept.note(item.name, Known.of(model))
+        kept.note(item.name, Proof.of(model))
     assert kept.bytes == sum(bytes_of(tm.load_model(name)) for name in names(3))
     assert kept.load(items[1]) is kept.load(items[1])
     kept.leave([items[1].name])
@@ -273,16 +273,16 @@ def test_a_network_that_its_passes_change_is_loaded_anew():
 def test_what_was_found_of_a_network_tells_nothing_of_another(other, work):
     job = Job.of(tm.load_task(*draw()), "knn", layers="last")
     first = tm.load_model(net(seed=1))
-    known = (job.extraction(first), Known.of(first))[1]
+    known = (job.extraction(first), Proof.of(first))[1]
     fresh = job.extraction(tm.load_model(net(**{"seed": 1, **other})))
     told = tm.load_model(net(**{"seed": 1, **other}))
-    known.of_same(told)
+    known.note(told)
     found = job.extraction(told)
     assert found.key == fresh.key != job.extraction(first).key
     assert found.proof.found == fresh.proof.found
     # And of one with the same content, all of it.
     again, before = tm.load_model(net(seed=1)), work["proven"]
-    known.of_same(again)
+    known.note(again)
     assert job.extraction(again).key == job.extraction(first).key
     assert job.extraction(again).forward.model.module is again.module
     assert work["proven"] == before

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from transfer_metrics.threads import Held
 
 # Of glibc's malloc.h. Blocks above a threshold are mapped one by one, and given back when they are
 # freed; so is free memory at the end of the heap.
@@ -24,34 +25,28 @@ _CONTAINERS = (
 )
 """Where Linux says what a container may take, in version 2 of control groups and in version 1."""
 
-_lock = threading.Lock()
-_inside = 0
+
+def _keep() -> Callable[[], None]:
+    if any(map(os.environ.get, _SET_BY_USER)):
+        return release
+    for name in _USUAL:
+        _call("mallopt", name, _NEVER)
+    return _give_back
 
 
-@contextmanager
-def kept_memory() -> Iterator[None]:
-    """Memory that is freed stays with the process inside, and is the system's afterwards.
-
-    Otherwise each large tensor of a forward pass is memory that the system maps and clears page by
-    page, and takes back at once, which can take as long as what is done with it. Nothing happens
-    where the C library is another than glibc, or where a variable of the environment decides.
-    """
-    _count(1)
-    try:
-        yield
-    finally:
-        _count(-1)
+def _give_back() -> None:
+    for name, usual in _USUAL.items():
+        _call("mallopt", name, usual)
+    release()
 
 
-def _count(step: int) -> None:
-    global _inside
-    with _lock:
-        _inside += step
-        if _inside == (step > 0) and not any(map(os.environ.get, _SET_BY_USER)):
-            for name, usual in _USUAL.items():
-                _call("mallopt", name, _NEVER if _inside else usual)
-    if not _inside:
-        release()
+kept_memory = Held(_keep)
+"""Memory that is freed stays with the process inside, and is the system's afterwards.
+
+Otherwise each large tensor of a forward pass is memory that the system maps and clears page by
+page, and takes back at once, which can take as long as what is done with it. Nothing happens where
+the C library is another than glibc, or where a variable of the environment decides.
+"""
 
 
 def total_memory() -> int:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -24,32 +24,35 @@ _SMALL_SCORE = 1_500_000_000
 wait for work, and take the cores, when those of the other begin."""
 
 
-class _OneOfBlas:
-    """One thread of BLAS while any thread of this process is inside; the last to leave gives back.
+class Held:
+    """A setting of the process that is changed while any of its threads is inside.
 
-    The limit is of the process: one that was noted inside of another would be given back after it.
+    ``change`` makes the change, and returns what undoes it when the last has left: what one thread
+    noted inside of another would be given back after it.
     """
 
-    def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
-        self._limit: Any = None
+    def __init__(self, change: Callable[[], Callable[[], object]]) -> None:
+        self._change, self._lock, self._users = change, threading.Lock(), 0
+        self._undo: Callable[[], object] = change
 
-    @contextmanager
-    def limit(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         with self._lock:
-            if not self._inside:
-                self._limit = _controller().limit(limits=1, user_api="blas")
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
-                    self._limit.restore_original_limits()
+            if not self._users:
+                self._undo = self._change()
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._undo()
 
 
-_ONE = _OneOfBlas()
+def _one_of_blas() -> Callable[[], object]:
+    return _controller().limit(limits=1, user_api="blas").restore_original_limits
+
+
+_ONE = Held(_one_of_blas)
 _inside = threading.local()
 """Whether products are small around this already, so that looking at each library can be spared."""
 
@@ -147,7 +150,7 @@ def threads_for(multiplications: int, small: int = _SMALL) -> Iterator[None]:
     # Torch has a BLAS of its own inside, which is not found there.
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 1
-    with _ONE.limit():
+    with _ONE:
         if torch and before > 1:
             torch.set_num_threads(1)
         _inside.one_thread = True

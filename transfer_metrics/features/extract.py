@@ -121,7 +121,7 @@ class Extraction:
         }
         size = batch_size or fitting_batch_size(proof.found.input_bytes, where)
         proven = dataclasses.replace(
-            forward, model=proof.model, inference=proof.inference, batch_size=size
+            forward, model=proof.model(forward.model), inference=proof.inference, batch_size=size
         )
         return cls(proven, model, asked, proof, key, shard_size)
 
@@ -303,7 +303,7 @@ def extract(
             read again or in another batch, which is tried on a few examples first.
 
     Cost: the bare forward passes and, from some 500 examples on, at most a tenth more for all
-    blocks of a network (eight to thirteen examples are read beforehand); and
+    blocks of a network (six to eleven examples are read beforehand); and
     ``memory_bytes`` of storage; in memory one shard at a time if ``out`` is given.
 
     >>> network = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))

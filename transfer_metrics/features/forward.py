@@ -35,14 +35,11 @@ from transfer_metrics.features.shards import LABELS, LOGITS, layers_of
 from transfer_metrics.features.trace import batch_size
 from transfer_metrics.memory import kept_memory
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.sources.models.classifier import tensors_in
 from transfer_metrics.sources.models.model import Model, call_model, place
 from transfer_metrics.sources.models.modules import (
     copied,
     evaluation,
-    every_call,
     is_lazy,
-    is_quantised,
     on_device,
     tried,
 )
@@ -115,7 +112,7 @@ class Forward:
         source = self._batches(pixels)
         with (
             bar,
-            kept_memory(),
+            kept_memory,
             on_device(self.model.module, self.device),
             evaluation(self.model.module),
             self.inference.of(self.model.module),
@@ -237,56 +234,6 @@ class Forward:
         total = counted.multiplied + _HANDED_ON * counted.written
         return total // max(batch_size(batch), 1)
 
-    @property
-    def tolerance(self) -> float:
-        """Rounding through as many layers as networks have, of the size of the features."""
-        module = self.model.module
-        weight = next((p for p in module.parameters() if p.is_floating_point()), None)
-        half = weight is not None and weight.dtype in (torch.float16, torch.bfloat16)
-        if is_quantised(module):
-            return 0.5
-        if self.amp or half:
-            return 0.2
-        # Where products may be of ten bits.
-        return 0.02 if weight is not None and weight.is_cuda else 1e-3
-
-    def parting(self, first: Sequence[int], second: Sequence[int]) -> str:
-        """Where a batch, and another with some of its examples, first differ; empty if not."""
-        rows = [first.index(position) for position in second]
-        try:
-            one, other = self._events(first), self._events(second)
-        except Exception:  # the network cannot take one of them, which is no difference
-            return ""
-        for (path, side, a), (also, _, b) in zip(one, other, strict=False):
-            if path != also or not is_close(b, a[rows], 1e-3):
-                kind = type(self.model.module.get_submodule(path)).__name__
-                title = f"layer {path!r} ({kind})" if path else f"the network ({kind}) itself"
-                came = " (what enters it differs already)" if side == "enters" else ""
-                return f": the first that differs is {title}{came}"
-        return ""
-
-    def _events(self, positions: Sequence[int]) -> list[tuple[str, str, Tensor]]:
-        """What enters and leaves each module in turn, each example's tensors as four numbers."""
-        found: list[tuple[str, str, Tensor]] = []
-
-        def note(path: str, side: str, given: Any) -> None:
-            for tensor in tensors_in(given):
-                if tensor.ndim and len(tensor) == len(positions):
-                    rows = tensor.detach().double().reshape(len(tensor), -1)
-                    alternating = torch.arange(rows.shape[1], device=rows.device) % 2 * 2 - 1
-                    means = rows.mean(1), (rows * alternating).mean(1)
-                    numbers = (*means, rows.std(1, False), rows.amax(1))
-                    found.append((path, side, torch.stack(numbers, 1).cpu()))
-                    return
-
-        with every_call(
-            self.model.module,
-            enter=lambda path, _module, args, _kwargs: note(path, "enters", args),
-            leave=lambda path, _module, _args, output: note(path, "leaves", output),
-        ):
-            self.run(positions)
-        return found
-
     def features(self, indices: Sequence[int], found: Found) -> dict[str, Tensor]:
         """Pooled features of some examples in one batch, and what the classifier gives for them."""
         logits = found.logits and found.logits[0]
@@ -360,16 +307,3 @@ def _loses(rows: Tensor, kept: Tensor) -> bool:
 
 def _title(name: str) -> str:
     return "the classifier's output" if name == LOGITS else f"layer {name!r}"
-
-
-def is_close(a: Tensor, b: Tensor, tolerance: float, least: float = 0.0) -> bool:
-    """Whether two matrices differ by less than a share of their typical and their own entries."""
-    if a.shape != b.shape:
-        return False
-    near = (a - b).abs() <= tolerance * (typical(b) + b.abs()) + least
-    return bool((near | (a.isnan() & b.isnan()) | (a == b)).all())
-
-
-def typical(rows: Tensor) -> float:
-    """Root mean square of the entries that are finite."""
-    return float(rows[rows.isfinite()].square().mean().nan_to_num().sqrt())

@@ -99,7 +99,7 @@ class Inputs:
             return batches.load([int(row) for row in rows])
 
         if not getattr(model.collate, "equal_lengths", True):
-            model = prove(Forward(model, task), ["last"], allow_random=True).model
+            model = prove(Forward(model, task), ["last"], allow_random=True).model(model)
         if needs_equal_lengths(model):
             return cls(load, n, lengths=np.array([example_length(model, x) for x in examples]))
         if not keep or model.collate is not None:

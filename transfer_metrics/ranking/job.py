@@ -18,7 +18,7 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, StorageError, TransferMetricsError
 from transfer_metrics.features.extract import Extraction, check_pass
 from transfer_metrics.features.layers import MEAN
-from transfer_metrics.features.proof import Known
+from transfer_metrics.features.proof import Proof
 from transfer_metrics.metrics.base import Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key, score_code
@@ -53,7 +53,7 @@ class Outcome:
     left: tuple[Path, ...] = ()
     late: bool = False  # whether the time was over before the model was scored
     cost: int = 0  # of a pass over one example in a race's first round; 0 where it is not known
-    known: Known | None = None  # what a race need not find again of the network
+    known: Proof | None = None  # what a race need not find again of the network
 
     @property
     def scored(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from transfer_metrics.features.proof import Known
+from transfer_metrics.features.proof import Proof
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import weight_bytes
@@ -30,7 +30,7 @@ class Kept:
     def __init__(self, room: int = 0) -> None:
         self.room = room
         self._models: dict[str, tuple[Model, int]] = {}  # with what its weights take
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, Proof] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_models": {}}
@@ -46,20 +46,20 @@ class Kept:
             return self._models[item.name][0]
         model = item.load()
         if item.name in self._known:
-            self._known[item.name].of_same(model)
+            self._known[item.name].note(model)
         return model
 
     def keep(self, item: Candidate, model: Model) -> None:
         """Hold on to a network that was loaded by name and is proven, where there is room."""
         if not isinstance(item.model, str) or item.name in self._models:
             return  # others are held by who gave them
-        known = Known.of(model)
-        changes = known is None or known.proof.settings.changing
+        known = Proof.of(model)
+        changes = known is None or known.settings.changing
         size = weight_bytes(model.module)
         if not changes and self.bytes + size <= self.room:
             self._models[item.name] = model, size
 
-    def note(self, name: str, known: Known | None) -> None:
+    def note(self, name: str, known: Proof | None) -> None:
         """Remember what was proven of a candidate, here or in another process."""
         if known is not None:
             self._known[name] = known

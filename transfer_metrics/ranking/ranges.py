@@ -21,7 +21,7 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.extract import Extraction
-from transfer_metrics.features.proof import Known
+from transfer_metrics.features.proof import Proof
 from transfer_metrics.features.shards import LOGITS
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.progress import OutOfTime, is_over, until
@@ -87,7 +87,7 @@ class _Built:
     labels: frozenset[str]  # of the metrics that are scored
     loading: float  # seconds that its worker took to load the model
     cost: int  # of its pass, for a race
-    known: Known | None  # of its network, for the rounds of a race to come
+    known: Proof | None  # of its network, for the rounds of a race to come
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Ranges:
                 whole = job.extraction(model)
                 if job.racing:
                     self.kept.keep(item, model)
-                known_of = Known.of(model) if job.racing else None
+                known_of = Proof.of(model) if job.racing else None
                 scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
                 known, missing = job.known_scores(scores)
                 cost = whole.forward.cost() if job.racing and not job.stage else 0

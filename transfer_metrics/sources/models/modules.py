@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedBuffer
 from torch.optim.swa_utils import AveragedModel
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.threads import Held
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -182,7 +183,11 @@ def alone(module: nn.Module) -> Iterator[None]:
     if torch.compiler.is_compiling():  # which knows no threads
         yield
         return
-    own, parts = threading.get_ident(), set(map(id, module.modules()))
+    own = threading.get_ident()
+    if _OWNERS.get(id(module)) == own:  # and with it its parts
+        yield
+        return
+    parts = set(map(id, module.modules()))
     with _FREED:
         _FREED.wait_for(lambda: all(_OWNERS.get(part, own) == own for part in parts))
         parts -= _OWNERS.keys()
@@ -214,31 +219,6 @@ def own_random_numbers(
         yield
 
 
-class _Held:
-    """A setting of the process that is changed while anybody needs it to be.
-
-    ``change`` makes the change, and returns what undoes it when the last has left.
-    """
-
-    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
-        self._change = change
-        self._lock = threading.Lock()
-        self._users = 0
-        self._undo: Callable[[], None] | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._users:
-                self._undo = self._change()
-            self._users += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users and self._undo is not None:
-                self._undo()
-
-
 def _leave_fast_path() -> Callable[[], None]:
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -252,10 +232,10 @@ def _leave_compiled() -> Callable[[], None]:
     return stack.close
 
 
-unfused = _Held(_leave_fast_path)
+unfused = Held(_leave_fast_path)
 """Without the fast path of torch's encoder layers, which skips the modules inside and drops
 padding, so that outputs have no shape."""
-_uncompiled = _Held(_leave_compiled)
+_uncompiled = Held(_leave_compiled)
 """Without code that was compiled before there were hooks, which it would not run."""
 
 
@@ -268,11 +248,12 @@ def evaluation(module: nn.Module) -> Iterator[None]:
     forward pass could not be trained any more. Costs a copy of the buffers.
     """
     with alone(module):
-        modes = [(submodule, submodule.training) for submodule in module.modules()]
+        parts = list(module.modules())
+        modes = [(part, part.training) for part in parts]
         places = [
-            (submodule, dict(submodule._buffers))
-            for submodule in module.modules()
-            if not isinstance(submodule, torch.jit.ScriptModule)
+            (part, dict(part._buffers))
+            for part in parts
+            if not isinstance(part, torch.jit.ScriptModule)
         ]
         copies = [
             (buffer, buffer._version, buffer.detach().clone())
@@ -286,12 +267,12 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             with torch.inference_mode(False), torch.no_grad(), unfused, _uncompiled:
                 yield
         finally:
-            for submodule, mode in modes:
-                submodule.training = mode
-            for submodule, buffers in places:
+            for part, mode in modes:
+                part.training = mode
+            for part, buffers in places:
                 for name, buffer in buffers.items():
                     if buffer is None or not nn.parameter.is_lazy(buffer):
-                        submodule._buffers[name] = buffer
+                        part._buffers[name] = buffer
             for buffer, version, content in copies:
                 if buffer._version != version:
                     with torch.no_grad():
@@ -308,7 +289,7 @@ def device_of(module: nn.Module) -> torch.device | None:
 def on_device(module: nn.Module, device: str | torch.device | None) -> Iterator[None]:
     """Move a module to a device and back, also where moving it fails half way."""
     with alone(module):
-        home = device_of(module)
+        home = None if device is None else device_of(module)
         if device is None or home == torch.device(device):
             yield
             return
