@@ -17,9 +17,8 @@ from transfer_metrics.features.pooling import POOLINGS
 from transfer_metrics.heads.base import HEADS
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.ranking.engines import ENGINES
-from transfer_metrics.sources.models.identity import code_of
 from transfer_metrics.sources.models.load_model import HUBS
-from transfer_metrics.sources.models.own_code import is_own
+from transfer_metrics.sources.models.settings import code_of, is_own
 from transfer_metrics.sources.tasks.load_task import TASK_SOURCES
 
 REGISTRIES = {

@@ -13,7 +13,7 @@ import pytest
 
 import transfer_metrics as tm
 from transfer_metrics import memory
-from transfer_metrics.features.shards import LABELS, write_shard
+from transfer_metrics.features.shards import LABELS, StoreFolder
 from transfer_metrics.ranking import scoring
 from transfer_metrics.statistics import ClassMoments, ClassRows
 
@@ -46,8 +46,8 @@ def shard(folder, dim, classes):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1024, dim)).astype(np.float32)
     y = rng.permutation(np.arange(1024) % classes)
-    write_shard(folder / "shard.safetensors", {"layer": x, LABELS: y})
-    return folder / "shard.safetensors"
+    StoreFolder(folder).add(0, {"layer": x, LABELS: y})
+    return StoreFolder(folder).shard(0)
 
 
 def peak(path, copies, dim, classes, metrics):

@@ -529,5 +529,5 @@ def test_a_pool_of_ones_own_sees_one_word_at_a_time(checkpoints):
         pool=Pool("spy", spy),
     )  # fmt: skip
     words = [shape for shape, layout, mask in seen[1:] if mask is None and layout == "NTC"]
-    assert sum(shape[0] for shape in words) == 22 + 6 + 2  # those of the proof
+    assert sum(shape[0] for shape in words) == 22 + 4 + 1  # those of the proof
     assert Split(["a"], np.array([0])).units is None

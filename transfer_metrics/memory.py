@@ -74,15 +74,15 @@ def _granted() -> tuple[int, int] | tuple[()]:
 
 
 def _numbers(file: str) -> dict[str, int]:
-    """The first number of each line of a file of the system, by its first word."""
-    return {w[0]: int(w[1]) for w in map(str.split, Path(file).read_text().splitlines()) if w[1:]}
+    """The number of each line of a file of the system, by the word before it."""
+    lines = (line.split() for line in Path(file).read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines if words[1:] and words[1].isdecimal()}
 
 
 def peak_memory(pid: int) -> int:
     """The most bytes that a process of Linux has taken so far; 0 where it has ended."""
-    with suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10
+    with suppress(OSError, KeyError):
+        return _numbers(f"/proc/{pid}/status")["VmHWM:"] << 10
     return 0
 
 

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.untrusted import shortened
 
 _LONGEST = 160
 """Characters of a name that somebody gives; so many are shown whole."""
@@ -127,7 +128,7 @@ def short_names(names: Iterable[object], longest: int = 30, limit: int | None = 
         cut = _without_back(cut)
     limit = limit or longest
     for most in range(limit, max(limit + 1, _MOST), 6):
-        short = [_without_middle(text, most) for text in cut]
+        short = [shortened(text, most) for text in cut]
         if len(set(short)) == len(whole):
             break
     known = dict(zip(whole, told_apart(short), strict=True))
@@ -172,11 +173,6 @@ def _without_folders(names: list[str]) -> list[str]:
         is_long = found is not None and len(folders) - len(source) > 2
         cut.append(f"{source.rstrip('~.')}…/{name[len(folders) :]}" if is_long else name)
     return cut
-
-
-def _without_middle(text: str, most: int) -> str:
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[len(text) - half :]}"
 
 
 def brief(value: Any) -> str:

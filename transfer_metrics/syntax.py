@@ -105,6 +105,19 @@ def cut(text: str, mark: str) -> tuple[str, str, str]:
     return text, "", ""
 
 
+def cut_all(text: str, mark: str) -> list[str]:
+    """``str.split`` that looks neither inside brackets nor inside quotes.
+
+    >>> cut_all("a(b, c), d", ",")
+    ['a(b, c)', ' d']
+    """
+    parts, found = [], mark
+    while found:
+        part, found, text = cut(text, mark)
+        parts.append(part)
+    return parts
+
+
 def seconds_of(text: float | str) -> float:
     """A time in seconds, from a number of them or text such as ``"30m"``.
 
@@ -128,12 +141,7 @@ def split_list(text: str) -> list[str]:
     >>> split_list("zoo:*, timm:resnet18(pretrained=False, seed=1), 'hf:a,b'")
     ['zoo:*', 'timm:resnet18(pretrained=False, seed=1)', 'hf:a,b']
     """
-    parts = []
-    rest, comma = text, ","
-    while comma:
-        part, comma, rest = cut(rest, ",")
-        parts.append(unquoted(part))
-    return [part for part in parts if part]
+    return [part for part in map(unquoted, cut_all(text, ",")) if part]
 
 
 def unquoted(text: str) -> str:

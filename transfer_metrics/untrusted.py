@@ -145,11 +145,14 @@ def visible(name: object, limit: int = 160) -> str:
     >>> visible("net" + chr(0x202E) + "gnp.exe"), visible("a" * 9, limit=5)
     ('net\\\\u202egnp.exe', 'aa…aa')
     """
-    text = str(name)
-    if len(text) > limit:
-        half = (limit - 1) // 2
-        text = f"{text[: limit - 1 - half]}…{text[len(text) - half :]}"
+    text = shortened(str(name), limit)
     return text if text.isascii() and text.isprintable() else "".join(map(_seen, text))
+
+
+def shortened(text: str, limit: int) -> str:
+    """A text without its middle where it has more than so many letters."""
+    half = (limit - 1) // 2
+    return text if len(text) <= limit else f"{text[: limit - 1 - half]}…{text[len(text) - half :]}"
 
 
 def visible_lines(text: str) -> str:

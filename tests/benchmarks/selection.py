@@ -33,7 +33,7 @@ from transfer_metrics.cli.options import positive
 from transfer_metrics.cli.parser import Parser
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
 from transfer_metrics.evidence.layout import aligned, describe, piped, wrapped
-from transfer_metrics.features.shards import FORMAT, LABELS, shard_path, write_manifest, write_shard
+from transfer_metrics.features.shards import FORMAT, LABELS, StoreFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,7 +160,7 @@ def write_store(folder: Path, dim: int, examples: int, classes: int) -> None:
             f"layer{i:02d}": _layer(hidden[rows], signal[y[rows]], i, index, width)
             for i, width in enumerate(widths)
         }
-        record = write_shard(shard_path(folder, index), {**arrays, LABELS: y[rows]})
+        record = StoreFolder(folder).add(index, {**arrays, LABELS: y[rows]})
         records[str(index)] = {**record, "rows": len(y[rows]), "seconds": 0.0}
     layers = [
         {"name": f"layer{i:02d}", "index": i, "depth": (i + 1) / LAYERS, "kind": "ReLU",
@@ -175,7 +175,7 @@ def write_store(folder: Path, dim: int, examples: int, classes: int) -> None:
         "classes": [str(c) for c in range(classes)], "n": examples, "shard_size": size,
         "logits": None, "layers": layers, "shards": records,
     }  # fmt: skip
-    write_manifest(folder, manifest)
+    StoreFolder(folder).write(manifest)
 
 
 def _layer(

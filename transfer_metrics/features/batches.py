@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError, warn
 from transfer_metrics.features.pixels import Pixels
-from transfer_metrics.sources.example import Word, as_sound
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split
 
@@ -170,27 +169,3 @@ def batches_of(
     batch = numbers[owner]
     order = np.argsort(batch, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(batch[order])) + 1)
-
-
-def needs_equal_lengths(model: Model) -> bool:
-    """Whether a batch must hold examples of one length, since padding would change features."""
-    return getattr(model.collate, "equal_lengths", False)
-
-
-def example_length(model: Model, example: Any) -> int:
-    """How long an example is, by which those of a batch are chosen.
-
-    Tokens of a text or samples of a sound where batches are of equal length. Else characters will
-    do: of a text, a pair of texts, or the sentence of a word.
-    """
-    length = getattr(model.collate, "length", None) if needs_equal_lengths(model) else None
-    if length is not None:
-        return length(example)
-    if isinstance(example, Word):
-        return sum(map(len, example.sentence)) + len(example.sentence)
-    if isinstance(example, Mapping):
-        return len(as_sound(example))
-    if isinstance(example, (tuple, list)):
-        return sum(map(len, example))
-    # A picture has no length; the model that reads no pictures says so when it is given one.
-    return len(example) if hasattr(example, "__len__") else 0

@@ -31,17 +31,7 @@ from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.layers import LayerSpec, items
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.proof import Proof, prove
-from transfer_metrics.features.shards import (
-    FORMAT,
-    MANIFEST,
-    read_manifest,
-    require_sound,
-    shard_path,
-    verify,
-    verify_shard,
-    write_manifest,
-    write_shard,
-)
+from transfer_metrics.features.shards import FORMAT, MANIFEST, StoreFolder, verify_shard
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import check_folder, locked
 from transfer_metrics.sources.models.identity import describe
@@ -51,6 +41,7 @@ from transfer_metrics.sources.models.modules import device_of, is_lazy
 from transfer_metrics.sources.specs import refuse_among_examples
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.task import Task
+from transfer_metrics.untrusted import visible
 
 _LEAST = {"batch_size": 1, "shard_size": 1, "num_workers": 0}
 
@@ -85,7 +76,7 @@ class Extraction:
         ``how`` are further fields of ``Forward``.
         """
         pooling = resolve_pool(pool)
-        model = model if isinstance(model, Model) else load_model(model)
+        model = load_model(model)
         task = task if isinstance(task, Task) else load_task(task)
         where = torch.device(device) if device is not None else device_of(model.module)
         forward = Forward(model, task, pool=pooling, device=where, **how)
@@ -182,14 +173,13 @@ class Extraction:
             raise StorageError(
                 f"cannot make the folder {folder}: {reason(error)}; choose another out="
             ) from error
+        files = StoreFolder(folder)
         with locked(folder / ".lock"):
-            manifest = _resumed(folder, self)
+            manifest = _resumed(files, self)
             for index, shard, record in self.shards(manifest):
-                record |= write_shard(shard_path(folder, index), shard)
-                manifest["shards"][str(index)] = record
-                write_manifest(folder, manifest)
-        count = len(manifest["shards"])
-        return FeatureStore(manifest, [shard_path(folder, index) for index in range(count)])
+                manifest["shards"][str(index)] = record | files.add(index, shard)
+                files.write(manifest)
+        return FeatureStore(manifest, files.shards(len(manifest["shards"])))
 
     def mended(self, folder: Path) -> FeatureStore:
         """The features in a folder, where what cannot be used is computed anew, with a warning."""
@@ -210,11 +200,10 @@ def _discard_damaged(folder: Path, everything: bool) -> None:
     """Remove shards that are not what the manifest says, or ``everything`` of another store."""
     with locked(folder / ".lock"):
         kept: dict[Path, Any] = {}
+        files = StoreFolder(folder)
         with suppress(CorruptStoreError):
             if not everything:
-                manifest = read_manifest(folder)
-                require_sound(folder, manifest)
-                kept = {shard_path(folder, int(k)): v for k, v in manifest["shards"].items()}
+                kept = {files.shard(int(k)): v for k, v in files.read()["shards"].items()}
         if not kept:
             (folder / MANIFEST).unlink(missing_ok=True)
         for path in folder.glob("shards/*.safetensors"):
@@ -322,11 +311,12 @@ def extract(
     ).store(out)  # fmt: skip
 
 
-def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
+def _resumed(files: StoreFolder, plan: Extraction) -> dict[str, Any]:
     """The manifest of a folder: its own after checking everything in it, or a fresh one, written.
 
     Refused are a folder that was written for something else, and damaged shards.
     """
+    folder = files.path
     for stray in [*folder.glob("*.tmp"), *folder.glob("shards/*.tmp")]:
         stray.unlink(missing_ok=True)  # from a process that was killed while writing
     if not (folder / MANIFEST).exists():
@@ -336,9 +326,9 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
                 f"folder, or choose another out="
             )
         manifest = plan.manifest()
-        write_manifest(folder, manifest)
+        files.write(manifest)
         return manifest
-    manifest = read_manifest(folder)
+    manifest = files.read()
     key, wanted = plan.key, plan.layers
     differing = [field for field in key if manifest.get(field) != key[field]]
     other_layers = manifest.get("layers_asked") != wanted and (
@@ -346,12 +336,12 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
         != [layer["name"] for layer in manifest["layers"]]
     )
     told = [
-        f"{field} is {_short(manifest.get(field))}, not {_short(key[field])}"
+        f"{field} is {_shown(manifest.get(field))}, not {_shown(key[field])}"
         for field in differing
         if field not in ("behaviour", "settings")
     ]
     if other_layers and not told:
-        told = [f"layers is {_short(manifest['layers_asked'])}, not {_short(wanted)}"]
+        told = [f"layers is {_shown(manifest['layers_asked'])}, not {_shown(wanted)}"]
     if "settings" in differing and not told:
         told = ["code, hooks or attributes of the network were others then"]
     if differing and not told:
@@ -361,21 +351,19 @@ def _resumed(folder: Path, plan: Extraction) -> dict[str, Any]:
             f"{folder} holds other features: {'; '.join(told)}; choose another out=, or delete "
             f"the folder"
         )
-    require_sound(folder, manifest)
     recorded = list(manifest["shards"])
     for index in recorded:
-        if shard_path(folder, int(index)).exists():
-            verify(folder, manifest, int(index))
+        if files.shard(int(index)).exists():
+            files.verify(manifest, int(index))
         else:
             del manifest["shards"][index]  # deleted in order to be computed anew
     if list(manifest["shards"]) != recorded:
-        write_manifest(folder, manifest)
+        files.write(manifest)
     return manifest
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:56] + "…" + text[-3:]
+def _shown(value: Any) -> str:
+    return visible(repr(value), 60)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -18,13 +18,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
-from transfer_metrics.features.batches import (
-    MOST,
-    Batches,
-    batches_of,
-    example_length,
-    needs_equal_lengths,
-)
+from transfer_metrics.features.batches import MOST, Batches, batches_of
 from transfer_metrics.features.hooks import LayerTaps
 from transfer_metrics.features.inference import Inference
 from transfer_metrics.features.layers import Found, Layer, find_layers
@@ -90,10 +84,10 @@ class Forward:
         }
         if not missing:
             return
-        equal = needs_equal_lengths(self.model)
+        equal = self.model.equal_lengths
         padded = "text" in (self.task.modality, self.model.modality)
         by_length = equal or padded or self.model.modality == "audio"
-        length = functools.partial(example_length, self.model) if by_length else None
+        length = self.model.length if by_length else None
         batches = [
             [rows.start + int(i) for i in batch]
             for rows in missing.values()
@@ -161,8 +155,8 @@ class Forward:
             firsts = np.unique(data.units, return_index=True)[1]
         some = firsts[np.unique(np.linspace(0, len(firsts) - 1, _LOOKED_AT).astype(int))]
         if model.modality in ("text", "audio"):
-            sizes = np.array([example_length(model, data.examples[int(i)]) for i in some])
-            if needs_equal_lengths(model):
+            sizes = np.array([model.length(data.examples[int(i)]) for i in some])
+            if model.equal_lengths:
                 some = some[sizes == np.bincount(sizes).argmax()]
             else:
                 some = some[np.argsort(sizes, kind="stable")][int((sizes == 0).sum()) :]

@@ -7,7 +7,7 @@ import fnmatch
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,15 @@ LayerSpec = str | int | Layer
 """One item of a layer specification."""
 MEAN = "mean"
 """Name of the layer that is the mean of the hidden layers."""
+_NO_HEAD = (
+    "no classifier was found, so its last layer is the network's output, which may be class "
+    "scores: name the classifier (load_model(…, head='…')), or say that there is none (head=False)"
+)
+_NO_MODULE = (
+    "no module gives what the network returns, so its last layer is the last one that runs; what "
+    "functions do behind it, such as a ReLU and the product with a classifier's weights, is not in "
+    "its features: write that as modules (nn.Linear), or say that it has no classifier (head=False)"
+)
 
 
 def list_layers(
@@ -133,11 +142,8 @@ class Found:
 
     layers: list[Layer]  # those that were asked for, in call order
     head: str | None  # path of the classifier
-    proven: bool  # whether the classifier's output is what the network returns
     logits: tuple[str, int] | None
-    others: tuple[str, ...]  # other layers of which the network returns the output too
-    averaged: bool  # or the mean of the outputs of all of them
-    returned: bool  # whether some module inside gives what the network returns
+    notes: tuple[str, ...]  # what a reader of its scores should know of the classifier
     folds: tuple[tuple[str, str], ...] = ()  # normalisations that can go into convolutions
     input_bytes: int = 0  # of the numbers that one example enters as, in float32
 
@@ -153,19 +159,36 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
         if call.shape is not None and len(call.shape) == 1:
             logits = (call.path, call.shape[0])
             break
-    inside = (f"{path}.".startswith(f"{head}.") for path in traced.heads.paths)
-    proven = head is not None and any(inside)
     return Found(
         _listed(traced, calls, pool),
         head,
-        proven,
         logits,
-        tuple(path for path in traced.heads.paths if path != head),
-        traced.heads.averaged,
-        any(call.path and call.value == traced.output.value for call in traced.calls),
+        tuple(_doubts(traced, head, model.open_head)),
         folds_of(traced, [*calls, *ends, traced.output]),
         4 * sum(x.numel() for x in tensors_in(example)) // max(batch_size(example), 1),
     )
+
+
+def _doubts(traced: Trace, head: str | None, is_open: bool) -> Iterator[str]:
+    """What is doubtful about the classifier that was found, or named."""
+    made = traced.heads.paths
+    others = [path for path in made if path != head]
+    if head is None:
+        returned = any(call.path and call.value == traced.output.value for call in traced.calls)
+        if is_open:
+            yield _NO_HEAD if returned else _NO_MODULE
+    elif not any(f"{path}.".startswith(f"{head}.") for path in made):
+        yield f"the output of its classifier {head!r} is not what it returns"
+    elif is_open and traced.heads.averaged:
+        yield (
+            f"it returns the mean of several classifiers, of which {head!r} is taken: what enters "
+            f"the others, such as {others[0]!r}, is not in its last layer"
+        )
+    elif is_open and others:
+        yield (
+            f"it returns the outputs of several layers, of which {head!r} is taken for the "
+            f"classifier; load_model(…, head=) names another, such as {others[0]!r}"
+        )
 
 
 def memory_bytes(layers: Sequence[Layer], n: int, dtype: str = "float32") -> int:

@@ -23,26 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transfer_metrics.features.batches import needs_equal_lengths
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.inference import Inference
 from transfer_metrics.features.layers import Found
 from transfer_metrics.features.shards import LABELS
 from transfer_metrics.features.trial import Trial
-from transfer_metrics.sources.models.identity import Settings, unsaved
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import tried
+from transfer_metrics.sources.models.settings import Settings, unsaved
 from transfer_metrics.sources.tasks.task import Task
 
-_NO_HEAD = (
-    "no classifier was found, so its last layer is the network's output, which may be class "
-    "scores: name the classifier (load_model(…, head='…')), or say that there is none (head=False)"
-)
-_NO_MODULE = (
-    "no module gives what the network returns, so its last layer is the last one that runs; what "
-    "functions do behind it, such as a ReLU and the product with a classifier's weights, is not in "
-    "its features: write that as modules (nn.Linear), or say that it has no classifier (head=False)"
-)
 _RANDOM = "it draws random numbers, so its scores are of one draw"
 _OTHER_EXAMPLES = "examples are other ones whenever they are read, so its scores are of one draw"
 _DRAWS = "it draws random numbers, which changed nothing on the few examples that were looked at"
@@ -83,12 +73,9 @@ class Proof:
 
     def model(self, model: Model) -> Model:
         """With the classifier that was found, and with what its batches need."""
-        collate: Any = model.collate
-        if self.equal_lengths and not needs_equal_lengths(model):
-            collate = dataclasses.replace(collate, equal_lengths=True)
-        return dataclasses.replace(
-            model, head=self.found.head, open_head=False, least=self.least, collate=collate
-        )
+        model = model.unpadded() if self.equal_lengths and model.pads else model
+        head, least = self.found.head, self.least
+        return dataclasses.replace(model, head=head, open_head=False, least=least)
 
     def confirm(self, forward: Forward, start: int, shard: Mapping[str, np.ndarray]) -> None:
         """Raise unless some examples of a shard, the first at ``start``, have their features.
@@ -158,7 +145,7 @@ def _proven(
 ) -> Proof:
     module = forward.model.module
     trial = Trial(forward, forward.found(layers))
-    notes = _of_head(forward.model, trial.found)
+    notes = list(trial.found.notes)
     attributes = unsaved(module)
     before = _random_state(module)
     features, trouble = trial.read()
@@ -188,16 +175,16 @@ def _proven(
         if isinstance(trouble, Exception):
             raise trouble
         if trouble:
-            raise (used if needs_equal_lengths(used.forward.model) else trial).company_refusal()
+            raise (used if used.forward.model.equal_lengths else trial).company_refusal()
     model = used.forward.model
-    if needs_equal_lengths(model):
+    if model.equal_lengths:
         notes.append(_EQUAL)
     lasting = Settings.of(attributes, unsaved(module))
     rows = enumerate(used.forward.few)
     seen = {p: {n: of[i : i + 1].cpu() for n, of in features.items()} for i, p in rows}
     return Proof(
         asked, used.found, used.behaviour(features), lasting, tuple(notes),
-        used.inference(features), model.least, needs_equal_lengths(model), seen=seen,
+        used.inference(features), model.least, model.equal_lengths, seen=seen,
     )  # fmt: skip
 
 
@@ -207,22 +194,3 @@ def _random_state(module: nn.Module) -> list[Any]:
     states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus)]
     numbers = list(np.random.get_state())[2:]  # noqa: NPY002  (what networks draw from)
     return [numbers, random.getstate(), *(state.numpy().tobytes() for state in states)]
-
-
-def _of_head(model: Model, found: Found) -> list[str]:
-    if found.head is None:
-        told = _NO_HEAD if found.returned else _NO_MODULE
-        return [told] if model.open_head else []
-    if not found.proven:
-        return [f"the output of its classifier {found.head!r} is not what it returns"]
-    if model.open_head and found.averaged:
-        return [
-            f"it returns the mean of several classifiers, of which {found.head!r} is taken: what "
-            f"enters the others, such as {found.others[0]!r}, is not in its last layer"
-        ]
-    if model.open_head and found.others:
-        return [
-            f"it returns the outputs of several layers, of which {found.head!r} is taken for the "
-            f"classifier; load_model(…, head=) names another, such as {found.others[0]!r}"
-        ]
-    return []

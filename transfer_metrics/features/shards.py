@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import CorruptStoreError, reason
+from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError, reason
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.files import written
 from transfer_metrics.untrusted import read_record, visible
@@ -22,68 +23,130 @@ MANIFEST = "manifest.json"
 LABELS = "__labels__"
 LOGITS = "__logits__"
 _ADVICE = "make room or choose another folder, and run again: finished shards are kept"
-
+_KINDS = ("classification", "regression", "multilabel")
 _MOST_FEATURES = 1 << 31
 """Features of one layer."""
 
-_TEXTS = (
-    "model", "model_fingerprint", "task", "kind", "split", "task_fingerprint", "pool", "dtype",
-)  # fmt: skip
-_MAYBE_TEXTS = ("revision", "head", "amp", "preprocess", "behaviour")
-_LATER_TEXTS = ("settings", "spec")  # which earlier manifests lack
+
+@dataclass(frozen=True)
+class StoreFolder:
+    """The files of a feature store: ``manifest.json``, and ``shards/00007.safetensors``."""
+
+    path: Path
+
+    def shard(self, index: int) -> Path:
+        """Where a shard lies."""
+        return self.path / "shards" / f"{index:05d}.safetensors"
+
+    def shards(self, count: int) -> list[Path]:
+        """Where the first shards lie."""
+        return [self.shard(index) for index in range(count)]
+
+    def read(self) -> dict[str, Any]:
+        """The manifest; refuses another format, fields of other types, and what fits no other."""
+        cure = "check the path, or delete the folder and extract again"
+        keys = {"format", "layers", "shards"}
+        manifest = read_record(self.path / MANIFEST, keys, "feature store", cure)
+        if manifest["format"] != FORMAT:
+            raise IncompatibleStoreError(
+                f"{self.path} has store format {manifest['format']!r:.60} and this version reads "
+                f"{FORMAT}; delete the folder and extract again"
+            )
+        try:
+            _check(manifest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            told = visible(f"{type(error).__name__}: {error}", 300)
+            raise CorruptStoreError(
+                f"the manifest of {self.path} is damaged ({told}); delete the folder and extract "
+                f"again"
+            ) from error
+        return manifest
+
+    def write(self, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest."""
+        text = json.dumps(manifest, indent=1, ensure_ascii=False)
+        written(self.path / MANIFEST, text, _ADVICE)
+
+    def add(self, index: int, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Write one shard; returns its size and hash for the manifest."""
+        from safetensors.numpy import save
+
+        data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        written(self.shard(index), data, _ADVICE)
+        return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def verify(self, manifest: Mapping[str, Any], index: int) -> None:
+        """Check that a shard is what the manifest says: its hash, shapes, types and labels."""
+        path = self.shard(index)
+        verify_shard(path, manifest["shards"][str(index)])
+        size = manifest["shard_size"]
+        rows = min(size, manifest["n"] - index * size) if manifest["layers"] else 0
+        shapes = {layer["name"]: (rows, layer["dim"]) for layer in manifest["layers"]}
+        if manifest["logits"]:
+            shapes[LOGITS] = (rows, manifest["logits"]["dim"])
+        with _opened(path, "numpy") as file:
+            slices = {name: file.get_slice(name) for name in (*shapes, LABELS)}
+            found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            types = {name: part.get_dtype() for name, part in slices.items()}
+            labels = file.get_tensor(LABELS) if types[LABELS] in ("I64", "F64") else np.empty(0)
+        wrong = [name for name, shape in shapes.items() if found[name] != shape]
+        wrong += [name for name in shapes if types[name] not in ("F32", "F16")]
+        numbered = types[LABELS] == "I64" and labels.ndim == 1
+        if len(labels) != rows or not np.isfinite(labels).all():
+            wrong.append("the labels")
+        elif manifest["kind"] == "classification":
+            inside = numbered and labels.min() >= 0 and labels.max() < len(manifest["classes"])
+            wrong += [] if inside else ["the labels"]
+        if wrong:
+            raise CorruptStoreError(
+                f"{path} does not hold what {MANIFEST} says of {visible(wrong[0])!r}; delete the "
+                f"folder and extract again"
+            )
 
 
-def shard_path(folder: Path, index: int) -> Path:
-    """Where a shard lies: ``shards/00007.safetensors``."""
-    return folder / "shards" / f"{index:05d}.safetensors"
+def _whole(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 62
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Replace the manifest of a store."""
-    text = json.dumps(manifest, indent=1, ensure_ascii=False)
-    written(folder / MANIFEST, text, _ADVICE)
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a store."""
-    cure = "check the path, or delete the folder and extract again"
-    return read_record(folder / MANIFEST, {"format", "layers", "shards"}, "feature store", cure)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-def require_sound(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse a manifest with fields of other types, or numbers that do not fit each other."""
-    try:
-        _check(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        told = visible(f"{type(error).__name__}: {error}", 300)
-        raise CorruptStoreError(
-            f"the manifest of {folder} is damaged ({told}); delete the folder and extract again"
-        ) from error
+def _may_be_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("n", "shard_size"), partial(_whole, least=1)),
+    **dict.fromkeys(("model", "model_fingerprint", "task", "task_fingerprint"), _is_text),
+    **dict.fromkeys(("split", "pool", "dtype"), _is_text),
+    **dict.fromkeys(("revision", "head", "amp", "preprocess", "behaviour"), _may_be_text),
+    "kind": lambda value: value in _KINDS,
+    "classes": _are_texts,
+    "logits": lambda value: value is None or _whole(value["dim"], 1),
+    "shards": lambda value: isinstance(value, dict),
+}
+"""What each field of a manifest must be."""
+_LATER_FIELDS: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("settings", "spec"), _may_be_text),
+    **dict.fromkeys(("notes", "changing"), lambda value: not value or _are_texts(value)),
+    "named": lambda value: value is None or isinstance(value, bool),
+}
+"""The same of those that earlier manifests lack."""
 
 
 def _check(manifest: Mapping[str, Any]) -> None:
     """A KeyError, TypeError, ValueError or AttributeError of a manifest that is not sound."""
-    for name in ("n", "shard_size"):
-        _require(_whole(manifest[name], 1), f"{name} is {manifest[name]!r:.60}")
-    for name in (*_TEXTS, *_MAYBE_TEXTS, *_LATER_TEXTS):
-        value = manifest.get(name) if name in _LATER_TEXTS else manifest[name]
-        good = isinstance(value, str) or (value is None and name not in _TEXTS)
-        _require(good, f"{name} is {value!r:.60}")
-    kinds = ("classification", "regression", "multilabel")
-    _require(manifest["kind"] in kinds, f"kind {manifest['kind']!r:.60}")
-    classes, logits, shards = manifest["classes"], manifest["logits"], manifest["shards"]
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    named = named and isinstance(manifest.get("named", False), bool)
-    _require(named, "the names of the classes are no list of names")
-    for name in ("notes", "changing"):
-        texts = manifest.get(name) or []
-        good = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
-        _require(good, f"the {name} are no list of texts")
+    for name, is_sound in _FIELDS.items():
+        _require(is_sound(manifest[name]), f"{name} is {manifest[name]!r:.60}")
+    for name, is_sound in _LATER_FIELDS.items():
+        _require(is_sound(manifest.get(name)), f"{name} is {manifest.get(name)!r:.60}")
     layers_of(manifest)
-    good = logits is None or (isinstance(logits, dict) and _whole(logits.get("dim"), 1))
-    _require(good, "the logits have no size")
-    _require(isinstance(shards, dict), "the shards are no mapping")
-    for index, record in shards.items():
+    for index, record in manifest["shards"].items():
         number = index.isascii() and index.isdigit() and len(index) < 10
         _require(number and index == str(int(index)), f"shard {index!r:.60}")
         _require(_whole(record["bytes"], 1), f"the size of shard {index}")
@@ -102,7 +165,7 @@ def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
         texts = (layer.name, layer.kind, layer.layout)
         _require(all(isinstance(text, str) for text in texts), name)
         whole = (layer.index, layer.dim, layer.bytes, layer.params, *layer.shape)
-        _require(all(_whole(number, 0) for number in whole), f"sizes of {name}")
+        _require(all(_whole(number) for number in whole), f"sizes of {name}")
         _require(0 < layer.dim < _MOST_FEATURES, f"{layer.dim} features of {name}")
         _require(isinstance(depth, (int, float)) and 0 <= depth <= 1, f"depth of {name}")
         found.append(replace(layer, shape=tuple(layer.shape)))
@@ -110,22 +173,9 @@ def layers_of(manifest: Mapping[str, Any]) -> list[Layer]:
     return found
 
 
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 1 << 62
-
-
 def _require(good: bool, what: str) -> None:
     if not good:
         raise ValueError(what)
-
-
-def write_shard(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Write one shard; returns its size and hash for the manifest."""
-    from safetensors.numpy import save
-
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    written(path, data, _ADVICE)
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
@@ -143,35 +193,6 @@ def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
         raise CorruptStoreError(f"{path}: {reason(error)}; {way_out}") from error
     if found != record["sha256"]:
         raise CorruptStoreError(f"{path} was altered: its SHA-256 does not match; {way_out}")
-
-
-def verify(folder: Path, manifest: Mapping[str, Any], index: int) -> None:
-    """Check that a shard is what its manifest says: its hash, shapes, types and labels."""
-    path = shard_path(folder, index)
-    verify_shard(path, manifest["shards"][str(index)])
-    size = manifest["shard_size"]
-    rows = min(size, manifest["n"] - index * size) if manifest["layers"] else 0
-    shapes = {layer["name"]: (rows, layer["dim"]) for layer in manifest["layers"]}
-    if manifest["logits"]:
-        shapes[LOGITS] = (rows, manifest["logits"]["dim"])
-    with _opened(path, "numpy") as file:
-        slices = {name: file.get_slice(name) for name in (*shapes, LABELS)}
-        found = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        types = {name: part.get_dtype() for name, part in slices.items()}
-        labels = file.get_tensor(LABELS) if types[LABELS] in ("I64", "F64") else np.empty(0)
-    wrong = [name for name, shape in shapes.items() if found[name] != shape]
-    wrong += [name for name in shapes if types[name] not in ("F32", "F16")]
-    numbered = types[LABELS] == "I64" and labels.ndim == 1
-    if len(labels) != rows or not np.isfinite(labels).all():
-        wrong.append("the labels")
-    elif manifest["kind"] == "classification":
-        inside = numbered and labels.min() >= 0 and labels.max() < len(manifest["classes"])
-        wrong += [] if inside else ["the labels"]
-    if wrong:
-        raise CorruptStoreError(
-            f"{path} does not hold what {MANIFEST} says of {visible(wrong[0])!r}; delete the "
-            f"folder and extract again"
-        )
 
 
 class Shard(Mapping[str, np.ndarray]):

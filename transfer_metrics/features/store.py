@@ -11,23 +11,9 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from transfer_metrics.errors import (
-    CorruptStoreError,
-    IncompatibleStoreError,
-    LayerNotFoundError,
-)
+from transfer_metrics.errors import CorruptStoreError, LayerNotFoundError
 from transfer_metrics.features.layers import MEAN, Layer
-from transfer_metrics.features.shards import (
-    FORMAT,
-    LABELS,
-    LOGITS,
-    Shard,
-    layers_of,
-    read_manifest,
-    require_sound,
-    shard_path,
-    verify,
-)
+from transfer_metrics.features.shards import LABELS, LOGITS, Shard, StoreFolder, layers_of
 from transfer_metrics.registry import choose
 
 _KEY = (
@@ -87,24 +73,18 @@ class FeatureStore:
 
         Cost: reads every file once, about a second per gigabyte.
         """
-        folder = Path(path)
-        manifest = read_manifest(folder)
-        if manifest["format"] != FORMAT:
-            raise IncompatibleStoreError(
-                f"{folder} has store format {manifest['format']!r:.60} and this version reads "
-                f"{FORMAT}; delete the folder and extract again"
-            )
-        require_sound(folder, manifest)
+        folder = StoreFolder(Path(path))
+        manifest = folder.read()
         count = -(-manifest["n"] // manifest["shard_size"])
         done = sum(int(index) < count for index in manifest["shards"])
         if done < count:
             raise CorruptStoreError(
-                f"{folder} is unfinished: {done} of {count} shards; run the same extraction again "
+                f"{path} is unfinished: {done} of {count} shards; run the same extraction again "
                 f"to complete it"
             )
         for index in range(count):
-            verify(folder, manifest, index)
-        return cls(manifest, [shard_path(folder, index) for index in range(count)])
+            folder.verify(manifest, index)
+        return cls(manifest, folder.shards(count))
 
     @property
     def layers(self) -> list[Layer]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError
 from transfer_metrics.sources.models.classifier import Heads, linear_outputs, tensors_in
-from transfer_metrics.sources.models.model import Model, call_model
+from transfer_metrics.sources.models.model import Model, call_model, mapped
 from transfer_metrics.sources.models.modules import evaluation, every_call, is_leaf, matrices
 
 # Identity of a tensor's value: which tensor it is, and how often it was written to in place.
@@ -147,13 +147,12 @@ def _settle(traced: Trace, unclear: list[int], larger: Trace) -> None:
 
 def _one_more(batch: Any, n: int) -> Any:
     """A batch with its first example once more at the end."""
-    if isinstance(batch, Tensor):
-        return torch.cat([batch, batch[:1]]) if batch.ndim and len(batch) == n else batch
-    if isinstance(batch, Mapping):
-        return {name: _one_more(item, n) for name, item in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(_one_more(item, n) for item in batch)
-    return batch
+
+    def longer(item: Any) -> Any:
+        with_examples = isinstance(item, Tensor) and item.ndim and len(item) == n
+        return torch.cat([item, item[:1]]) if with_examples else item
+
+    return mapped(batch, longer)
 
 
 def _recorded(model: Model, batch: Any, head: str | None) -> Trace:

@@ -38,10 +38,8 @@ class Trial:
         """How else the network may be run."""
         model = self.forward.model
         yield self._like(dataclasses.replace(model, least=2))
-        if getattr(model.collate, "equal_lengths", None) is False:
-            collate: Any = model.collate
-            equal = dataclasses.replace(collate, equal_lengths=True)
-            yield self._like(dataclasses.replace(model, collate=equal))
+        if model.pads:
+            yield self._like(model.unpadded())
 
     def read(self) -> tuple[dict[str, Tensor], Exception | str | None]:
         """Features of the three examples, and what is wrong with them in other company."""

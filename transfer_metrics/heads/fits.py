@@ -32,9 +32,9 @@ from transfer_metrics.ranking.engines import Lost
 from transfer_metrics.results.record import Record
 from transfer_metrics.selection.base import Selection
 from transfer_metrics.sources.models.candidates import Candidate
-from transfer_metrics.sources.models.identity import Settings, code_of
 from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import evaluation
+from transfer_metrics.sources.models.settings import Settings, code_of
 from transfer_metrics.sources.specs import named_spec, results_of
 from transfer_metrics.sources.tasks.task import Split, Task
 

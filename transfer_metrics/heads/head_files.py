@@ -39,7 +39,7 @@ from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import Registry
-from transfer_metrics.sources.models.identity import Settings
+from transfer_metrics.sources.models.settings import Settings
 from transfer_metrics.untrusted import read_record, visible
 
 _FORMAT = "transfer_metrics head 1"

@@ -18,9 +18,9 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.sources.example import PixelMap, Word, example_modality, is_pair
 from transfer_metrics.sources.models.candidates import candidates_of
-from transfer_metrics.sources.models.identity import Settings
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.settings import Settings
 from transfer_metrics.sources.specs import HUB_NAMES, results_of
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible

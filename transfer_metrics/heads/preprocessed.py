@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError, TransferMetricsError
-from transfer_metrics.features.batches import Batches, example_length, needs_equal_lengths
+from transfer_metrics.features.batches import Batches
 from transfer_metrics.features.forward import Forward
 from transfer_metrics.features.proof import prove
 from transfer_metrics.progress import progress_bar
@@ -98,10 +98,10 @@ class Inputs:
         def load(rows: np.ndarray) -> Any:
             return batches.load([int(row) for row in rows])
 
-        if not getattr(model.collate, "equal_lengths", True):
+        if model.pads:
             model = prove(Forward(model, task), ["last"], allow_random=True).model(model)
-        if needs_equal_lengths(model):
-            return cls(load, n, lengths=np.array([example_length(model, x) for x in examples]))
+        if model.equal_lengths:
+            return cls(load, n, lengths=np.array([model.length(x) for x in examples]))
         if not keep or model.collate is not None:
             return cls(load, n)
         first = load(np.arange(1))

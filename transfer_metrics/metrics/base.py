@@ -24,7 +24,7 @@ from transfer_metrics.errors import (
 )
 from transfer_metrics.metrics import NAMES
 from transfer_metrics.registry import Registry
-from transfer_metrics.sources.models.identity import code_of
+from transfer_metrics.sources.models.settings import code_of
 from transfer_metrics.sources.tasks.label_values import as_array
 from transfer_metrics.sources.tasks.labels import read_labels
 from transfer_metrics.statistics import ClassMoments, FeatureSample, SourceJoint, TargetMoments

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,17 +30,22 @@ def data_folder() -> Path:
     return inside if inside.is_dir() else inside.parents[1] / "data"
 
 
+@contextmanager
+def _intact(path: Path, what: str = "cannot be read") -> Iterator[None]:
+    """Whatever is wrong inside is a bundled file that is damaged or gone."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CorruptStoreError(
+            f"{path}: {what}; reinstall transfer-metrics ({type(error).__name__}: {error})"
+        ) from error
+
+
 def entries(folder: Path, kind: str) -> dict[str, dict[str, Any]]:
     """What the manifest of a folder says of each file of a kind, by name."""
-    path = folder / "manifest.json"
-    try:
+    with _intact(path := folder / "manifest.json", f"the list of bundled {kind} cannot be read"):
         listed = json.loads(path.read_text("utf-8"))[kind]
         return {entry["name"]: entry for entry in listed}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptStoreError(
-            f"{path}: the list of bundled {kind} cannot be read; reinstall transfer-metrics "
-            f"({type(error).__name__}: {error})"
-        ) from error
 
 
 def entry(folder: Path, kind: str, name: str) -> dict[str, Any]:
@@ -49,12 +56,8 @@ def entry(folder: Path, kind: str, name: str) -> dict[str, Any]:
 
 def verified(path: Path, sha256: str) -> bytes:
     """The bytes of a file, if they are as recorded."""
-    try:
+    with _intact(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise CorruptStoreError(
-            f"{path}: cannot be read; reinstall transfer-metrics ({error})"
-        ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise CorruptStoreError(
             f"{path}: altered or truncated, its sha256 is not the recorded one; "
@@ -76,11 +79,8 @@ def record(name: str) -> dict[str, Any]:
 def popular() -> list[dict[str, str]]:
     """Published models that are worth a first try, each with the list that it is on and why."""
     path = data_folder() / "popular.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorruptStoreError(f"{path}: cannot be read; reinstall transfer-metrics") from error
+    with _intact(path), path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def build(name: str) -> nn.Module:
@@ -95,13 +95,8 @@ def build(name: str) -> nn.Module:
     state = safetensors.torch.load(verified(path, known["sha256"]))
     architecture = known["architecture"]
     module = resolve(architecture["factory"])(**architecture["kwargs"])
-    try:
+    with _intact(path, "the weights do not fit the architecture of this version"):
         module.load_state_dict(state)
-    except RuntimeError as error:
-        raise CorruptStoreError(
-            f"{path}: the weights do not fit the architecture of this version; "
-            f"reinstall transfer-metrics ({error})"
-        ) from error
     module.pretrained_cfg = {
         "input_size": tuple(known["input_size"]),
         "mean": tuple(known["mean"]),

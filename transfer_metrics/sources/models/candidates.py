@@ -19,7 +19,7 @@ from transfer_metrics.sources.models.load_model import check_model, list_models,
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import not_a_model, plain_module
 from transfer_metrics.sources.specs import models_of, parse_model, parse_name
-from transfer_metrics.syntax import cut, unquoted
+from transfer_metrics.syntax import cut, cut_all, unquoted
 from transfer_metrics.untrusted import read_text
 
 
@@ -124,11 +124,7 @@ def _named(item: Any) -> Iterator[tuple[str | None, Any]]:
 
 def _split(text: str) -> list[str]:
     """The parts between commas, of which none is within a path that exists."""
-    parts, rest, comma = [], text, ","
-    while comma:
-        part, comma, rest = cut(rest, ",")
-        parts.append(part)
-    found = []
+    parts, found = cut_all(text, ","), []
     while parts:
         # What has no hub may belong to the path before it.
         most = 1 + len(list(itertools.takewhile(lambda part: ":" not in part, parts[1:])))
@@ -212,8 +208,9 @@ def _listed(place: str) -> list[tuple[str | None, str]]:
 
 def _without_comment(line: str) -> str:
     """A line up to a ``#`` at its beginning or after a space; not one in quotes or brackets."""
-    kept, mark, rest = cut(line, "#")
-    while mark and kept and not kept[-1].isspace():
-        part, mark, rest = cut(rest, "#")
+    kept, *parts = cut_all(line, "#")
+    for part in parts:
+        if not kept or kept[-1].isspace():
+            break
         kept += f"#{part}"
     return kept

@@ -81,7 +81,6 @@ def _timm_tags(architecture: str) -> list[str]:
 
 def from_zoo(spec: ModelSpec) -> Model:
     """Load a bundled model."""
-    check_name(spec)
     if spec.options or spec.checkpoint or spec.seed is not None:
         raise InvalidInputError(
             f"model {spec.text!r}: bundled models take no options and no other weights"
@@ -99,7 +98,6 @@ def from_timm(spec: ModelSpec) -> Model:
         told = f"checkpoint_path is not taken; write timm:{spec.name}=FILE"
         raise InvalidInputError(f"model {spec.text!r}: {told}")
     pretrained = bool(options.pop("pretrained", True)) and not spec.checkpoint
-    check_name(spec)
     if pretrained and not any(mark in spec.name for mark in ":.") and not _timm_tags(spec.name):
         raise InvalidInputError(
             f"model {spec.text!r}: timm has no pretrained weights for it; give a file, "
@@ -140,7 +138,6 @@ def _leave_out_random_head(module: nn.Module, classes: Any, spec: ModelSpec) -> 
 def from_torchvision(spec: ModelSpec) -> Model:
     """Load a torchvision classifier with pretrained, local or random weights."""
     models = require("torchvision", f"model {spec.text!r}").models
-    check_name(spec)
     known = models.get_model_weights(spec.name)
     options = dict(spec.options)
     asked = options.pop("weights", None if spec.checkpoint else "DEFAULT")

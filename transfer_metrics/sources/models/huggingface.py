@@ -23,7 +23,6 @@ from transfer_metrics.errors import (
     UnsupportedTaskError,
 )
 from transfer_metrics.sources.models.classifier import last_linear
-from transfer_metrics.sources.models.hubs import check_name
 from transfer_metrics.sources.models.huggingface_audio import Waveform, Waves
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.tokens import Tokens
@@ -46,35 +45,31 @@ def from_huggingface(spec: ModelSpec) -> Model:
     models that also read text the tower of images or sounds, and of a sentence encoder
     (``modules.json``) its transformer.
     """
-    check_name(spec)
     transformers = require("transformers", f"model {spec.text!r}")
     name = _transformer_folder(os.path.expanduser(spec.name), spec)
-    cached = None if os.path.isdir(name) else _cached_folder(name, spec.revision)
-    if cached is not None:
+    place: dict[str, Any] = _SAFE | ({"revision": spec.revision} if spec.revision else {})
+    places = [(name, place, "")]
+    if not os.path.isdir(name) and (cached := _cached_folder(name, spec.revision)):
+        # If a file of it is lacking, the hub is asked.
+        places.insert(0, (cached, _SAFE, os.path.basename(cached)))
+    failure = Exception()
+    for where in places:
         try:
-            return _loaded(transformers, spec, cached, _SAFE, os.path.basename(cached))
+            return _loaded(transformers, spec, *where)
         except TransferMetricsError:
             raise
-        except Exception:  # a file of it is lacking: ask the hub
-            pass
-    place: dict[str, Any] = _SAFE | ({"revision": spec.revision} if spec.revision else {})
-    try:
-        return _loaded(transformers, spec, name, place)
-    except TransferMetricsError:
-        raise
-    except Exception as error:  # hub, file and configuration errors of many kinds
-        lacking = _lacking_package(error)
-        if lacking:
-            raise MissingDependencyError(
-                f"model {spec.text!r} needs {lacking}, which is not installed; pip install "
-                f"{lacking}"
-            ) from error
-        line = next(iter(str(error).splitlines()), "")
-        raise InvalidInputError(
-            f"model {spec.text!r} could not be loaded ({type(error).__name__}: {line}); check the "
-            f"name, fetch it once with a network (hf download {spec.name}), or give a folder "
-            f"written by save_pretrained: hf:path/to/folder"
-        ) from error
+        except Exception as error:  # hub, file and configuration errors of many kinds
+            failure = error
+    if lacking := _lacking_package(failure):
+        raise MissingDependencyError(
+            f"model {spec.text!r} needs {lacking}, which is not installed; pip install {lacking}"
+        ) from failure
+    line = next(iter(str(failure).splitlines()), "")
+    raise InvalidInputError(
+        f"model {spec.text!r} could not be loaded ({type(failure).__name__}: {line}); check the "
+        f"name, fetch it once with a network (hf download {spec.name}), or give a folder "
+        f"written by save_pretrained: hf:path/to/folder"
+    ) from failure
 
 
 def _transformer_folder(name: str, spec: ModelSpec) -> str:

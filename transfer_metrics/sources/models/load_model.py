@@ -104,7 +104,12 @@ def load_model(
 
     from transfer_metrics.sources.example import Modality
     from transfer_metrics.sources.models.classifier import check_head
-    from transfer_metrics.sources.models.hubs import from_factory, from_module, with_proven_head
+    from transfer_metrics.sources.models.hubs import (
+        check_name,
+        from_factory,
+        from_module,
+        with_proven_head,
+    )
     from transfer_metrics.sources.models.model import Model
     from transfer_metrics.sources.models.modules import not_a_model
 
@@ -128,6 +133,7 @@ def load_model(
         given, text = parse_name(spec)
         name = name or given
         parts = parse_model(text)
+        check_name(parts)
         model = HUBS[parts.hub](parts) if parts.hub in HUBS else from_factory(parts, HUBS)
         model.module.eval()
         model = dataclasses.replace(model, spec=text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, InvalidInputError, TransferMetricsError
 from transfer_metrics.naming import brief
-from transfer_metrics.sources.example import Modality, PixelMap, example_modality
+from transfer_metrics.sources.example import Modality, PixelMap, Word, as_sound, example_modality
 from transfer_metrics.sources.models.identity import describe, identity
 from transfer_metrics.sources.models.modules import alone, plain_module
 from transfer_metrics.sources.models.tokens import TextBatch
@@ -156,6 +156,39 @@ class Model:
         """Whether it reads images, and makes inputs of them itself."""
         return self.modality == "image" and self.preprocess is not None
 
+    @property
+    def pads(self) -> bool:
+        """Whether it pads examples of several lengths to one batch."""
+        return getattr(self.collate, "equal_lengths", None) is False
+
+    @property
+    def equal_lengths(self) -> bool:
+        """Whether a batch must hold examples of one length, since padding would change features."""
+        return getattr(self.collate, "equal_lengths", False)
+
+    def unpadded(self) -> Model:
+        """The same with batches of equal length, where it ``pads``."""
+        collate: Any = self.collate
+        return replace(self, collate=replace(collate, equal_lengths=True))
+
+    def length(self, example: Any) -> int:
+        """How long an example is, by which those of a batch are chosen.
+
+        Tokens of a text or samples of a sound where batches are of equal length. Else characters
+        will do: of a text, a pair of texts, or the sentence of a word.
+        """
+        length = getattr(self.collate, "length", None) if self.equal_lengths else None
+        if length is not None:
+            return length(example)
+        if isinstance(example, Word):
+            return sum(map(len, example.sentence)) + len(example.sentence)
+        if isinstance(example, Mapping):
+            return len(as_sound(example))
+        if isinstance(example, (tuple, list)):
+            return sum(map(len, example))
+        # A picture has no length; the model that reads no pictures says so when it is given one.
+        return len(example) if hasattr(example, "__len__") else 0
+
     def dummy(self, n: int = 2) -> Any:
         """A batch of ``n`` meaningless inputs for tracing: noise, or the text "a b c".
 
@@ -201,23 +234,30 @@ def _written(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """The same batch with all of its tensors, and whatever else it holds, changed."""
+    if isinstance(batch, TextBatch):
+        return batch.mapped(change)
+    if isinstance(batch, Mapping):
+        return {name: mapped(item, change) for name, item in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(mapped(item, change) for item in batch)
+    return change(batch)
+
+
 def place(batch: Any, module: nn.Module) -> Any:
     """Move a batch to the module's device; floating point inputs take the parameters' dtype."""
-    if isinstance(batch, TextBatch):
-        return batch.mapped(lambda tensor: place(tensor, module))
-    if isinstance(batch, Mapping):
-        return {name: place(item, module) for name, item in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(place(item, module) for item in batch)
-    if isinstance(batch, np.ndarray) and batch.dtype.kind in "biuf":
-        batch = torch.from_numpy(np.require(batch, batch.dtype.newbyteorder("="), ["C", "W"]))
-    if not isinstance(batch, Tensor):
-        return batch
     weight = next((p for p in module.parameters() if p.is_floating_point()), None)
-    if weight is None:
-        return batch
-    dtype = weight.dtype if batch.is_floating_point() else batch.dtype
-    return batch.to(weight.device, dtype, non_blocking=True)
+
+    def placed(item: Any) -> Any:
+        if isinstance(item, np.ndarray) and item.dtype.kind in "biuf":
+            item = torch.from_numpy(np.require(item, item.dtype.newbyteorder("="), ["C", "W"]))
+        if weight is None or not isinstance(item, Tensor):
+            return item
+        dtype = weight.dtype if item.is_floating_point() else item.dtype
+        return item.to(weight.device, dtype, non_blocking=True)
+
+    return mapped(batch, placed)
 
 
 def call_model(model: Model | nn.Module, batch: Any) -> Any:
