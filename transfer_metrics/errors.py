@@ -71,6 +71,11 @@ def reason(error: Exception) -> object:
     return getattr(error, "strerror", None) or error
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def check_whole(least: int, **given: object) -> None:
     """Refuse what is no whole number from ``least`` on.
 

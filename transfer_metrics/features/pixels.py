@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import StorageError, warn
-from transfer_metrics.files import TEMPORARY, written
+from transfer_metrics.files import TEMPORARY, sha256_of, written
 from transfer_metrics.sources.example import example_modality
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.preprocess import ImagePreprocess
@@ -125,9 +125,7 @@ class Pixels:
         shape = (min(_BLOCK, self._n - number * _BLOCK), *self.preprocess.shape)
         for path in self.folder.glob(f"{number:05d}-*.npy"):
             with suppress(OSError, ValueError):
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                if digest not in path.name:
+                if sha256_of(path) not in path.name:
                     continue
                 found = np.load(path, mmap_mode="r", allow_pickle=False)
                 if found.shape == shape and found.dtype == np.uint8:

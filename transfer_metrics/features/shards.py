@@ -15,7 +15,7 @@ import numpy as np
 
 from transfer_metrics.errors import CorruptStoreError, IncompatibleStoreError, reason
 from transfer_metrics.features.layers import Layer
-from transfer_metrics.files import written
+from transfer_metrics.files import sha256_of, written
 from transfer_metrics.untrusted import read_record, visible
 
 FORMAT = 1
@@ -187,8 +187,7 @@ def verify_shard(path: Path, record: Mapping[str, Any]) -> None:
             raise CorruptStoreError(
                 f"{path} has {size} bytes and should have {record['bytes']}; {way_out}"
             )
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
     except OSError as error:
         raise CorruptStoreError(f"{path}: {reason(error)}; {way_out}") from error
     if found != record["sha256"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import OrderedDict
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError, first_line, warn
+from transfer_metrics.files import sha256_of
 from transfer_metrics.sources.tasks.array_files import read_torch
 
 _EXTRA = "_extra_state"
@@ -81,8 +81,7 @@ def load_checkpoint(
     _tell(path, absent, left)
     for head in absent:
         module.set_submodule(head, nn.Identity())
-    with path.open("rb") as file:
-        return module, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+    return module, f"sha256:{sha256_of(path)[:12]}"
 
 
 def _with_versions(given: Mapping[str, torch.Tensor], module: nn.Module) -> Mapping[str, Any]:
@@ -126,8 +125,7 @@ def _read(path: Path) -> Any:
             reason = "it holds pickled Python objects besides tensors, which are never executed"
             advice = "save model.state_dict() as safetensors and load that"
         else:
-            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            reason = f"it cannot be read ({line})"
+            reason = f"it cannot be read ({first_line(error)})"
             advice = "give a safetensors file, or a state dict written by torch.save"
         raise InvalidInputError(f"checkpoint {str(path)!r}: {reason}; {advice}") from error
 

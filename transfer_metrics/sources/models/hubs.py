@@ -16,7 +16,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, UnknownNameError, warn
+from transfer_metrics.errors import (
+    InvalidInputError,
+    TransferMetricsError,
+    UnknownNameError,
+    first_line,
+    warn,
+)
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import choose
 from transfer_metrics.sources import zoo
@@ -29,7 +35,7 @@ from transfer_metrics.sources.models.classifier import (
     proven_head,
     with_weights,
 )
-from transfer_metrics.sources.models.model import Model
+from transfer_metrics.sources.models.model import Model, place
 from transfer_metrics.sources.models.modules import is_lazy, own_random_numbers, plain_module
 from transfer_metrics.sources.optional import require
 from transfer_metrics.sources.preprocess import ImagePreprocess, to_mode
@@ -312,10 +318,9 @@ def with_proven_head(model: Model) -> Model:
         return model
     head = None
     if model.input_shape is not None and not is_lazy(model.module):
-        first = next((p for p in model.module.parameters() if p.is_floating_point()), None)
         batch = model.dummy()
         if isinstance(batch, torch.Tensor):
-            head = proven_head(model.module, batch if first is None else batch.to(first))
+            head = proven_head(model.module, place(batch, model.module))
     return dataclasses.replace(model, head=head, open_head=True)
 
 
@@ -386,8 +391,7 @@ def _construct(spec: ModelSpec, make: Callable[[], Any], *, of_hub: bool = True)
             f"({visible(error, _MOST)})"
         ) from error
     except Exception as error:  # downloads and constructors raise anything
-        line = (str(error).splitlines() or [""])[0]
-        reason = f"{type(error).__name__}: {visible(line, _MOST)}"
+        reason = f"{type(error).__name__}: {visible(first_line(error), _MOST)}"
         if of_hub and not spec.checkpoint:
             raise InvalidInputError(
                 f"model {spec.text!r}: its pretrained weights are not in the local cache and "

@@ -21,6 +21,7 @@ from transfer_metrics.errors import (
     MissingDependencyError,
     TransferMetricsError,
     UnsupportedTaskError,
+    first_line,
 )
 from transfer_metrics.sources.models.classifier import last_linear
 from transfer_metrics.sources.models.huggingface_audio import Waveform, Waves
@@ -64,11 +65,10 @@ def from_huggingface(spec: ModelSpec) -> Model:
         raise MissingDependencyError(
             f"model {spec.text!r} needs {lacking}, which is not installed; pip install {lacking}"
         ) from failure
-    line = next(iter(str(failure).splitlines()), "")
     raise InvalidInputError(
-        f"model {spec.text!r} could not be loaded ({type(failure).__name__}: {line}); check the "
-        f"name, fetch it once with a network (hf download {spec.name}), or give a folder "
-        f"written by save_pretrained: hf:path/to/folder"
+        f"model {spec.text!r} could not be loaded ({type(failure).__name__}: "
+        f"{first_line(failure)}); check the name, fetch it once with a network (hf download "
+        f"{spec.name}), or give a folder written by save_pretrained: hf:path/to/folder"
     ) from failure
 
 
