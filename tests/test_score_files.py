@@ -12,6 +12,7 @@ import pytest
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.tasks.load_task import load_task
+from transfer_metrics.sources.tasks.pairing import check_pairs
 from transfer_metrics.sources.tasks.value_files import read_labels_of, read_values
 
 ROWS = np.random.default_rng(0).normal(size=(30, 3)).round(3)
@@ -116,6 +117,23 @@ def test_a_header_of_numbers_that_rise_is_one(tmp_path, header):
     np.testing.assert_array_equal(features(tmp_path, f"{header}\n" + lines(ROWS)), ROWS)
 
 
+@pytest.mark.parametrize("start", [400.5, 0.01])
+@pytest.mark.parametrize("steps", ["even", "other"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_wavelengths_are_a_header(tmp_path, start, steps, whole):
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 300, (30, 8)) if whole else rng.random((30, 8)).round(4)
+    step = np.full(8, 0.5) if steps == "even" else rng.random(8).round(2) + 0.5
+    header = ",".join(f"{number:.2f}" for number in start + np.cumsum(step))
+    found = features(tmp_path, f"{header}\n" + lines(values))
+    known = steps == "even" or start > 300  # between the others they may be an example
+    np.testing.assert_array_equal(found[not known :], values)
+    # Rows that rise all, as distributions do, are examples.
+    rising = np.cumsum(rng.random((30, 8)), axis=1).round(4)
+    assert len(features(tmp_path, lines(rising))) == 30
+    assert len(features(tmp_path, lines(np.sort(values[:1])) + lines(values))) == 31
+
+
 @pytest.mark.parametrize("first", ["3,2,1", "1,1,2", "5,0.5,7"])
 def test_other_numbers_are_an_example(tmp_path, first):
     assert len(features(tmp_path, f"{first}\n" + lines(ROWS))) == 31
@@ -141,12 +159,47 @@ def test_vectors_in_json_are_features_as_in_parquet(tmp_path):
             features(tmp_path, text, "x.jsonl")
 
 
-def test_labels_in_json_without_a_name_say_how_to_write_them(tmp_path):
-    for name, text in (("y.json", json.dumps([0, 1] * 15)), ("y.jsonl", '"a"\n"b"\n' * 15)):
-        with pytest.raises(InvalidInputError, match=r'is no object.*as \{"label": 0\}'):
-            labels(tmp_path, text, name)
+def test_plain_lists_in_json_are_labels_and_features(tmp_path):
+    for name, text in (
+        ("y.json", json.dumps([0, 1] * 15)),
+        ("y.json", json.dumps([0, 1] * 15, indent=1)),
+        ("y.jsonl", "0\n1\n" * 15),
+    ):
+        assert labels(tmp_path, text, name) == [0, 1] * 15
+    assert labels(tmp_path, '"a"\n"b"\n' * 15, "y.jsonl") == LABELS
     text = json.dumps([{"label": label} for label in LABELS])
     assert labels(tmp_path, text, "y.json") == LABELS
+    by_line = "".join(json.dumps(row) + "\n" for row in ROWS.tolist())
+    for name, text in (("x.json", json.dumps(ROWS.tolist())), ("x.jsonl", by_line)):
+        np.testing.assert_array_equal(features(tmp_path, text, name), ROWS)
+    one = json.dumps(ROWS[:, 0].tolist())
+    np.testing.assert_array_equal(features(tmp_path, one, "x.json"), ROWS[:, :1])
+    with pytest.raises(InvalidInputError, match="no numbers or vectors of one length"):
+        features(tmp_path, "[[0.5], [0.5, 1.5]]", "x.json")
+    with pytest.raises(InvalidInputError, match=r"line 2 is no object.*as \{\"label\": 0\}"):
+        labels(tmp_path, '{"label": 0}\n1\n', "y.jsonl")
+    (tmp_path / "t.json").write_text("[0, 1]")
+    with pytest.raises(InvalidInputError, match="row 1 is no object"):
+        load_task(str(tmp_path / "t.json"))
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_the_header_of_a_series_without_a_name_is_no_label(tmp_path, index):
+    targets = ROWS[:, 0] + 0.0005  # none is 0
+    for y in (pd.Series(LABELS), pd.Series(targets), pd.Series(np.arange(30) % 2 + 1)):
+        found = labels(tmp_path, y.to_csv(index=index))
+        assert [type(y[0])(cell) for cell in found] == y.tolist()
+        assert labels(tmp_path, y.to_csv(index=index, header=index)) == found
+    y = pd.Series(np.arange(30) % 2)  # of which each may be the first
+    if index:
+        assert labels(tmp_path, y.to_csv()) == [*map(str, y)]
+    else:
+        with pytest.raises(InvalidInputError, match=r"31 lines for 30 examples.*'0', may be the"):
+            labels(tmp_path, y.to_csv(index=False))
+    assert labels(tmp_path, y.to_csv(index=False, header=False)) == [*map(str, y)]
+    assert labels(tmp_path, "0\n" + "a\nb\n" * 14 + "a\n")[0] == "0"  # a class of its own
+    frame = pd.DataFrame(ROWS[:, :1])
+    np.testing.assert_array_equal(features(tmp_path, frame.to_csv()), ROWS[:, :1])
 
 
 @pytest.mark.parametrize("names", [["new york, usa", "rome"], ["new york, usa", "rome, italy"]])
@@ -194,6 +247,40 @@ def test_rows_of_other_names_are_not_paired(write, tmp_path, recwarn):
     others = [*names[:-1], "photo-99"][::-1]
     with pytest.warns(TransferMetricsWarning, match=r"share .* names of rows"):
         read_labels_of(written(labels, others, "y"), len(x), named)
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_y"),
+    [
+        (range(30), [f"{i:04d}" for i in range(30)]),
+        ([f"{i}.png" for i in range(30)], range(30)),
+        ([f"a/{i}.png" for i in range(30)], [f"a/{i}.jpeg" for i in range(30)]),
+        (pd.date_range("2020", periods=30), [f"2020-01-{i:02d}" for i in range(1, 31)]),
+        (pd.date_range("2020", periods=30), [f"2020-01-{i:02d}T00:00" for i in range(1, 31)]),
+    ],
+)
+def test_rows_of_one_name_in_another_notation_are_not_paired(of_x, of_y, tmp_path):
+    frame, y = pd.DataFrame(ROWS, index=of_x), pd.Series(LABELS, index=of_y, name="label")
+    order = np.random.default_rng(0).permutation(30)
+    x = tmp_path / "x.csv"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_pairs(frame, y)
+        check_pairs(frame, y.set_axis([f"row {i}" for i in range(30)]))
+    frame.to_csv(x)
+    named = read_values(str(x))[1]
+    assert labels(tmp_path, y.to_csv(), "y.csv") == LABELS
+    for shuffled in (y.iloc[order], y.iloc[::-1]):
+        with pytest.raises(
+            InvalidInputError, match=r"same row labels in another order.*order both"
+        ):
+            check_pairs(frame, shuffled)
+        shuffled.to_csv(tmp_path / "y.csv")
+        with pytest.raises(InvalidInputError, match=r"another order.*sort both files alike"):
+            read_labels_of(str(tmp_path / "y.csv"), 30, named)
+    part = y.set_axis([*of_y[:1], *map("other {}".format, range(29))])[::-1]
+    with pytest.warns(TransferMetricsWarning, match="share 1 of 30 row labels"):
+        check_pairs(frame, part)
 
 
 def test_lines_of_labels_are_of_examples(tmp_path):

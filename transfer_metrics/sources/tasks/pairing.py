@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ _COUNTED = 10
 """Rows from which on a column that counts them, or that tells the label, is hardly by chance."""
 INDEX = re.compile(r"__index_level_\d+__|Unnamed: 0(\.\d+)?")
 """Names of the index of a data frame that was written as a column."""
+_ENDING, _ZEROS = re.compile(r"\.[A-Za-z]\w{1,4}$"), re.compile(r"0*(\d+?)(?:\.0+)?")
+_DAY = re.compile(r"(\d{4}-\d\d-\d\d)[ T]00:00(?::00(?:\.0+)?)?")
+"""The ending of a file, and the same number or day in another notation."""
 _LABELS = 100
 """Labels per example of which each is compared with the columns."""
 _LOOKED_AT = 64
@@ -47,9 +51,9 @@ def check_columns(frames: Mapping[str, Any]) -> None:
 def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
     """Refuse features and labels that are swapped, and rows of pandas whose labels tell otherwise.
 
-    Those say that they are paired otherwise than by position. Indices that share no label say
-    nothing, nor do those of which one repeats its labels, unless both have the same; of those, and
-    of such that share some, a warning tells. Tensors that hold no plain numbers are refused first.
+    Those say that they are paired otherwise than by position, see ``_compared``. Of rows that share
+    some labels, or have the same of which some repeat, a warning tells. Tensors that hold no plain
+    numbers are refused first.
     """
     x_name, y_name = names
     check_tensor(X, x_name)
@@ -61,35 +65,30 @@ def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
             f"(as floats, if {x_name} is one feature and {y_name} are targets)"
         )
     of_x, of_y = (getattr(v, "index", None) if hasattr(v, "iloc") else None for v in (X, y))
-    if of_x is None or of_y is None or len(of_x) != len(of_y) or of_x.equals(of_y):
+    if of_x is None or of_y is None or of_x.equals(of_y):
         return
-    if not (of_x.is_unique and of_y.is_unique):
-        if Counter(of_x) == Counter(of_y):
+    if (found := _compared(of_x, of_y)) is None:
+        return
+    as_they_are = f"give {y_name}.to_numpy() if they are in order as they are"
+    text = ".rename(str)" if found.notation is str else ""
+    cure = f"give {y_name}{text}.loc[{x_name}{text}.index]"
+    cure = "order both alike" if found.notation is _plainly else cure
+    told = f"row {found.row} is {found.here!r} in {x_name} and {found.there!r} in {y_name}"
+    if not found.unique:
+        if found.same:
             warn(
                 f"{x_name} and {y_name} have the same row labels, some of them several times, in "
-                f"another order, and are paired by position; give {y_name}.to_numpy() if they are "
-                f"in order as they are"
+                f"another order, and are paired by position; {as_they_are}"
             )
-        return
-    place, text = of_y.get_indexer(of_x), ""
-    if (place < 0).all() and of_x.dtype != of_y.dtype:  # as of numbers and their texts
-        of_x, of_y, text = of_x.map(str), of_y.map(str), ".rename(str)"
-        if of_x.equals(of_y) or not (of_x.is_unique and of_y.is_unique):
-            return
-        place = of_y.get_indexer(of_x)
-    cure = f"{y_name}{text}.loc[{x_name}{text}.index]"
-    row = int(np.argmax(place != np.arange(len(place))))
-    told = f"row {row} is {str(of_x[row])!r} in {x_name} and {str(of_y[row])!r} in {y_name}"
-    if (place >= 0).all():
+    elif found.same:
         raise InvalidInputError(
-            f"{x_name} and {y_name} have the same row labels in another order: {told}; give "
-            f"{cure}, or {y_name}.to_numpy() if they are in order as they are"
+            f"{x_name} and {y_name} have the same row labels in another order: {told}; {cure}, or "
+            f"{as_they_are}"
         )
-    if (place >= 0).any():
+    else:
         warn(
-            f"{x_name} and {y_name} share {int((place >= 0).sum())} of {len(place)} row labels and "
-            f"are paired by position: {told}; give {cure} if they are of one table, or "
-            f"{y_name}.to_numpy() if they are in order as they are"
+            f"{x_name} and {y_name} share {found.shared} of {len(of_x)} row labels and are paired "
+            f"by position: {told}; {cure} if they are of one table, or {as_they_are}"
         )
 
 
@@ -99,24 +98,75 @@ def check_row_names(
     """Refuse labels in a file whose rows have the names of the features in another order.
 
     ``of_x`` and ``of_y`` are columns that name the rows. Where some names are the same, a warning
-    tells; names that share nothing say nothing.
+    tells.
     """
     for column, names in of_y.items():
         for other in [of_x[column]] if column in of_x else of_x.values():
-            if len(other) != len(names) or list(other) == list(names):
+            if (found := _compared(other, names)) is None:
                 continue
-            row = next(i for i, (a, b) in enumerate(zip(other, names, strict=True)) if a != b)
-            told = f"row {row + 1} is {other[row]!r} in the features and {names[row]!r} here"
-            if Counter(other) == Counter(names):
+            told = f"row {found.row + 1} is {found.here!r} in the features and {found.there!r} here"
+            if found.same:
                 raise InvalidInputError(
                     f"{place!r} has the rows of the features in another order, by column "
                     f"{column!r}: {told}; sort both files alike"
                 )
-            if shared := len({*other} & {*names}):
-                warn(
-                    f"{place!r} and the features share {shared} of {len(names)} names of rows, by "
-                    f"column {column!r}, and are paired by position: {told}"
-                )
+            warn(
+                f"{place!r} and the features share {found.shared} of {len(names)} names of rows, "
+                f"by column {column!r}, and are paired by position: {told}"
+            )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """How names of rows differ.
+
+    ``notation`` made both comparable; the first ``row`` that differs is ``here`` and ``there``.
+    """
+
+    same: bool
+    unique: bool
+    shared: int
+    notation: Callable[[Any], str] | None
+    row: int
+    here: str
+    there: str
+
+
+def _compared(of_x: Iterable[Any], of_y: Iterable[Any]) -> _Compared | None:
+    """How names of as many rows differ; None where they are the same or have nothing in common.
+
+    Where they share none they are compared as texts, and then as ``_plainly`` written.
+    """
+    given = [*of_x], [*of_y]
+    if len(given[0]) != len(given[1]):
+        return None
+    for notation in (None, str, _plainly):
+        x, y = ([*map(notation, names)] if notation else names for names in given)
+        shared = {*x} & {*y}
+        if x == y:
+            return None
+        if shared:
+            unique = len({*x}) == len(x) and len({*y}) == len(y)
+            row = next(i for i, (one, other) in enumerate(zip(x, y, strict=True)) if one != other)
+            here, there = (str(names[row]) for names in given)
+            found = _Compared(
+                Counter(x) == Counter(y), unique, len(shared), notation, row, here, there
+            )
+            return found if unique or notation is not _plainly else None
+    return None
+
+
+def _plainly(name: Any) -> str:
+    """A name of a row as it is compared: a file by its stem, numbers and days in one notation.
+
+    >>> [_plainly(name) for name in ("0007", "7.png", 7.0, "2024-05-01 00:00:00")]
+    ['7', '7', '7', '2024-05-01']
+    """
+    text = _ENDING.sub("", str(name).strip())
+    for notation in (_ZEROS, _DAY):
+        if found := notation.fullmatch(text):
+            return found[1]
+    return text
 
 
 def _are_swapped(X: Any, y: Any) -> bool:

@@ -25,7 +25,9 @@ _BLANKS = re.compile(r"[ \t]+")
 _BEFORE, _AFTER = re.compile(r"[+-]?[0-9]+"), re.compile(r"[0-9]+([eE][+-]?[0-9]+)?")
 _NO_WHOLE = re.compile(r"-0|0[0-9]+|.*[eE].*")
 """What a whole number is not: the parts of a number with a decimal comma that was cut."""
-_MOST_TWINS, _LOOKED_AT, _SPECTRUM = 100, 50, 5
+_MOST_TWINS, _LOOKED_AT = 100, 50
+SPECTRUM = 5
+"""Numbers that rise, from which on they may name columns, as wavelengths do."""
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -96,12 +98,6 @@ def read_separated(
     if header == "no" and separator == ",":
         suspicions += _cut_decimals([*cells.values()])
     return cells, suspicions + plain_numbers(cells, separator == ",")
-
-
-def gap_in(text: str) -> int:
-    """The first line of a file of one column that is empty, from 1 on; 0 where there is none."""
-    lines = text.rstrip().splitlines()
-    return next((i for i, line in enumerate(lines, start=1) if not line.strip()), 0)
 
 
 def _frame(
@@ -248,7 +244,7 @@ def _looks_like_data(frame: pd.DataFrame, names: list[str]) -> bool:
     counted = not numbers
     if numbers and abs(numbers[0]) < 1e9:
         counted = numbers == list(range(int(numbers[0]), int(numbers[0]) + len(numbers)))
-    wavelengths = len(numbers) >= _SPECTRUM and numbers == sorted(set(numbers))
+    wavelengths = len(numbers) >= SPECTRUM and numbers == sorted(set(numbers))
     if not (counted or wavelengths):
         return True
     return any(

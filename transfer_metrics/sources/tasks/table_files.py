@@ -28,12 +28,12 @@ _OF_JSON = (".json", ".jsonl", ".ndjson")
 _JSON = re.compile(r"\s*(\{|\[\s*[\{\[])")
 
 
-def read_table(place: str, name: str, header: str | None = None) -> Table:
+def read_table(place: str, name: str, header: str | None = None, *, bare: bool = False) -> Table:
     """A table from a file of separated values or JSON lines, or from files of Parquet.
 
     A file that begins with ``{``, or of such a name, has a JSON object per line, one with ``[{`` a
-    list of them.
-    No more than ``untrusted.TABLE`` bytes are read, but of Parquet.
+    list of them; where ``bare``, its rows may be numbers, texts or lists, the column ``0``. No
+    more than ``untrusted.TABLE`` bytes are read, but of Parquet.
     """
     if (packed := read_parquet(place, name)) is not None:
         _refuse_header(header, name)
@@ -46,7 +46,7 @@ def read_table(place: str, name: str, header: str | None = None) -> Table:
         lines = path.suffix.lower() in _OF_JSON or _JSON.match(text) is not None
         if lines:
             _refuse_header(header, name)
-            table: dict[str, list[Any]] = _json_lines(text)
+            table: dict[str, list[Any]] = _json_lines(text, bare)
         else:
             table, suspicions = read_separated(text, path.suffix.lower(), header)
     except InvalidInputError as error:
@@ -69,13 +69,17 @@ def _refuse_header(header: str | None, name: str) -> None:
         raise InvalidInputError(f"header= applies to separated values only; leave it out ({name})")
 
 
-def _json_lines(text: str) -> dict[str, list[Any]]:
-    listed = text.lstrip().startswith("[")
+def _json_lines(text: str, bare: bool) -> dict[str, list[Any]]:
     # Not splitlines, which splits inside of strings.
-    lines = ((n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip())
-    found = parse_json(text) if listed else []
-    numbered = list(enumerate(found, 1) if listed else ((n, parse_json(x)) for n, x in lines))
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    listed = text.lstrip().startswith("[")
+    if listed and not (bare and len(lines) > 1 and lines[0][1].rstrip().endswith("]")):
+        numbered = [*enumerate(parse_json(text), start=1)]
+    else:
+        listed, numbered = False, [(number, parse_json(line)) for number, line in lines]
     rows = [row for _, row in numbered]
+    if bare and not any(isinstance(row, dict) for row in rows):
+        return {"0": rows}
     check_rows(rows)
     for number, row in numbered:
         if not isinstance(row, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,14 @@ from transfer_metrics.sources.tasks.column_roles import OF_INDEX, unused
 from transfer_metrics.sources.tasks.foreign_files import foreign, refuse_address
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.pairing import check_row_names, counting
-from transfer_metrics.sources.tasks.separated_values import gap_in
+from transfer_metrics.sources.tasks.separated_values import SPECTRUM
 from transfer_metrics.sources.tasks.table_cells import Table
 from transfer_metrics.sources.tasks.table_files import read_table
 from transfer_metrics.untrusted import TABLE, read_text, visible
 
 _SEPARATED = (".csv", ".tsv", ".txt")
+_EVEN = 0.05
+"""By how much steps of a spectrum differ, as a share, where its numbers are rounded."""
 _TABLES = (*_SEPARATED, ".json", ".jsonl", ".parquet")
 
 
@@ -60,9 +61,9 @@ def read_values(path: str) -> tuple[np.ndarray | dict[str, np.ndarray], dict[str
 def read_labels_of(path: str, count: int, named: Mapping[str, Sequence[str]]) -> Any:
     """What ``read_arrays`` reads, or the labels of ``count`` examples, one in each row of a file.
 
-    What names its rows is compared with what has ``named`` the examples. Where there is one more
-    line than examples, the first is a header if it is no number and no other line is the same; and
-    a first line that is the only one which is no number is a header in any case.
+    What names its rows is compared with what has ``named`` the examples. A first line that no other
+    repeats is a header if it is the only one which is no number; and if there is one more line than
+    examples, where it is no number or the ``0`` that pandas writes for a series without a name.
     """
     _check_place(path)
     if Path(path).suffix.lower() not in _TABLES:
@@ -76,17 +77,27 @@ def read_labels_of(path: str, count: int, named: Mapping[str, Sequence[str]]) ->
             f"labels in a file of one label per line, in quotes where they have commas"
         )
     labels = table.labels(columns[0])
-    if Path(path).suffix.lower() in _SEPARATED and (line := gap_in(read_text(Path(path), TABLE))):
-        raise InvalidInputError(
-            f"{path!r}: line {line} is empty; write a label there, or take that example out of all"
-        )
-    if columns != ["0"]:
+    if Path(path).suffix.lower() not in _SEPARATED:
         return labels
-    first, *others = (str(cell).strip() for cell in table.cells(columns[0]))
-    if number_of(first) is not None or first in (*others, *ABSENT):
+    for number, line in enumerate(read_text(Path(path), TABLE).rstrip().splitlines(), start=1):
+        if not line.strip():
+            raise InvalidInputError(
+                f"{path!r}: line {number} is empty; write a label there, or take that example out "
+                f"of all"
+            )
+    first, *others = (str(cell).strip() for cell in labels)
+    if columns != ["0"] or first in ABSENT:
         return labels
-    alone = others and all(number_of(cell) is not None for cell in others)
-    return labels[1:] if alone or len(labels) == count + 1 else labels
+    is_name, is_longer = number_of(first) is None, len(labels) == count + 1
+    if first in others:
+        if is_longer and first == "0":
+            raise InvalidInputError(
+                f"{path!r} has {len(labels)} lines for {count} examples, and the first, '0', may "
+                f"be the header that pandas writes; leave it out, such as by to_csv(header=False)"
+            )
+        return labels
+    alone = is_name and others and all(number_of(cell) is not None for cell in others)
+    return labels[1:] if alone or (is_longer and (is_name or first == "0")) else labels
 
 
 def _check_place(path: str) -> None:
@@ -107,46 +118,72 @@ def _of_file(error: InvalidInputError, path: str) -> InvalidInputError:
 
 
 def _table(path: str, of_numbers: bool) -> Table:
-    """The table in a file, of which the first line is data unless it can only be names.
-
-    Names are cells of which none is a number, where there are several or all is to be numbers; and
-    whole numbers that rise, as years do, while others below are not whole.
-    """
+    """The table in a file, of which the first line is data unless it can only be names."""
     separated = Path(path).suffix.lower() in _SEPARATED
     try:
-        table = read_table(path, path, "no" if separated else None)
-        first = [str(table.cells(column)[0]).strip() for column in table.columns]
-        rest = first[1:] if first[0] == "" else first
-        names = bool(rest) and not any(
-            c in ABSENT or number_of(c.replace(",", "")) is not None for c in rest
-        )
-        counted = len(rest) > 1 and all(c.isdecimal() for c in rest) and _count(rest, table)
-        apart = not any(
-            cell in table.cells(c)[1:] for c, cell in zip(table.columns, first, strict=True)
-        )
-        named = (names or counted) if of_numbers else names and apart and len(first) > 1
-        return read_table(path, path, "yes") if separated and named else table
+        table = read_table(path, path, "no" if separated else None, bare=True)
+        if separated and _has_header(table, of_numbers):
+            table = read_table(path, path, "yes")
     except InvalidInputError as error:
         raise _of_file(error, path) from error
+    return table
 
 
-def _count(first: Sequence[str], table: Table) -> bool:
-    """Whether whole numbers count from 0, as pandas does, or rise over others that are not whole.
+def _has_header(table: Table, of_numbers: bool) -> bool:
+    """Whether the first row of a table can only be names, of numbers or else of labels.
 
-    Two that rise are no wonder, unless by one.
+    Names are cells of which none is a number, where there are several or all is to be numbers; and
+    numbers that ``_name_columns``, of labels the ``0`` behind an index alone.
     """
-    numbers = [int(cell) for cell in first]
-    steps = {after - before for before, after in pairwise(numbers)}
-    if numbers == [*range(len(numbers))] or min(steps) <= 0:
-        return bool(numbers == [*range(len(numbers))])
-    below = (map(number_of, map(str, table.cells(c)[1:])) for c in table.columns[-len(first) :])
-    measured = (any(isinstance(n, float) and n % 1 for n in column) for column in below)
-    return all(measured) if len(first) > 2 or steps == {1} else False
+    first = [str(table.cells(column)[0]).strip() for column in table.columns]
+    rest = first[1:] if first[0] == "" else first
+    if not rest or ABSENT & {*rest}:
+        return False
+    numbers = [n for cell in rest if (n := number_of(cell.replace(",", ""))) is not None]
+    if not numbers:
+        cells = zip(table.columns, first, strict=True)
+        return of_numbers or (
+            len(first) > 1 and not any(cell in table.cells(c)[1:] for c, cell in cells)
+        )
+    if len(numbers) < len(rest) or len(first) == 1:
+        return False
+    if not of_numbers or len(rest) == 1:
+        return len(rest) < len(first) and numbers == [0]
+    return _name_columns(np.array(numbers, float), table)
+
+
+def _name_columns(numbers: np.ndarray, table: Table) -> bool:
+    """Whether numbers in the first row name columns, as positions, years and wavelengths do.
+
+    They count from 0, as pandas does. Or they rise: whole ones over columns of which each has some
+    that are not whole, where two are no wonder unless by one; and of a spectrum, over rows of which
+    none rises, either beyond all their numbers or, not whole, in even steps.
+    """
+    steps = np.diff(numbers)
+    if numbers[0] == 0 and (steps == 1).all():
+        return True
+    try:
+        below = table.numbers(table.columns[-len(numbers) :])[1:]
+    except InvalidInputError:  # which is told of when they are read
+        return False
+    if (steps <= 0).any() or not len(below):
+        return False
+    whole = bool((numbers % 1 == 0).all())
+    if whole and (len(numbers) > 2 or steps[0] == 1) and (below % 1 != 0).any(axis=0).all():
+        return True
+    if len(numbers) < SPECTRUM or (np.diff(below, axis=1) > 0).all(axis=1).any():
+        return False
+    beyond = numbers[0] > below.max() or numbers[-1] < below.min()
+    return bool(beyond or (not whole and np.allclose(steps, steps.mean(), rtol=_EVEN)))
 
 
 def _used(table: Table) -> tuple[list[str], dict[str, str]]:
     """All columns but for those that number the rows or have nothing, and why those are not."""
-    left = {c: why for c in table.columns if (why := unused(table, c, table.holds(c)))}
+    left = {}
+    for column in table.columns:
+        held = table.holds(column)  # where it is names of files they are no inputs here
+        if why := unused(table, column, "text" if held == "paths" else held):
+            left[column] = why
     left = left if len(left) < len(table.columns) else {}  # better than nothing at all
     return [column for column in table.columns if column not in left], left
 
