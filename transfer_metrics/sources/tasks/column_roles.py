@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import plain_name
 from transfer_metrics.sources.tasks.label_values import FEW, number_of
 from transfer_metrics.sources.tasks.pairing import INDEX
+from transfer_metrics.sources.tasks.paths import split_name, split_within
 from transfer_metrics.sources.tasks.table_cells import Holds, Table
 from transfer_metrics.sources.tasks.task import Understood
 
@@ -35,12 +38,17 @@ _IDENTIFIERS = (
 """Names of columns that number the rows."""
 _NAMES_ROWS = re.compile(r".*([\W_][iI][dD]|[a-z]I[dD])|level_(\d+|N)", re.DOTALL)
 _NUMBERS_ROWS = re.compile(r".*[\W_](no|nr|number)\.?|no\.?|nr\.?|number", re.I | re.DOTALL)
-FLAGS = ("istrain", "istraining", "istest", "isval", "isvalid", "isvalidation")
+_FLAGS = ("istrain", "istraining", "istest", "isval", "isvalid", "isvalidation")
 """Names of columns of numbers that say which rows are for training."""
 OF_INDEX = "the index of a data frame"
-_OTHER_NUMBERS = dict.fromkeys(FLAGS, "it has the name of a split")
+_OTHER_NUMBERS = dict.fromkeys(_FLAGS, "it has the name of a split")
 _OTHER_NUMBERS |= dict.fromkeys(("fold", "kfold", "cvfold"), "it numbers folds")
 _OTHER_NUMBERS["sampleweight"] = "it weighs the rows"
+_SPLIT_COLUMNS = (
+    "split", "splits", "subset", "set", "fold", "partition", "usage", "phase", "datasplit",
+    "datasetsplit", "splitname", "traintest", "traintestsplit", "trainortest", "mluse",
+)  # fmt: skip
+"""Names of columns that may say which split a row is of."""
 _SENTENCES = ("tokens", "words")
 _TAGS = ("ner_tags", "pos_tags", "tags", "labels", "label")
 _PAIRS = (
@@ -76,21 +84,71 @@ class Roles:
     titles: str | None
     understood: Understood
 
+    def rows(self, table: Table) -> Mapping[str, np.ndarray]:
+        """Rows of a table by split: by the column that says it, or by its files."""
+        if self.split is None:
+            return table.splits or {"train": np.arange(table.rows)}
+        cells = table.cells(self.split)
+        name_of = split_within if _are_of_splits(cells) else split_name
+        names = np.array([name_of(cell.strip()) for cell in cells])
+        if (names == "").any():
+            raise InvalidInputError(
+                f"task {table.name!r}: row {int((names == '').argmax()) + 1} has nothing in column "
+                f"{self.split!r}, which says the split; fill it, or leave the row out"
+            )
+        return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
+
 
 def find_roles(table: Table, asked: Asked) -> Roles:
     """Decide what every column is; it is an error where that is not clear."""
-    name, columns = table.name, table.columns
-    split = asked.split
+    split = asked.split or _split_column(table, asked)
     table.require([split] if split else [])
-    holds = {column: table.holds(column) for column in columns}
-    words, label = asked.words, asked.label
-    several: tuple[str, ...] = ()
-    if label is not None and label not in columns and "," in label:
-        several = tuple(table.named(label))
+    holds = {column: table.holds(column) for column in table.columns}
+    words = asked.words
     if not asked.text and not asked.image:
         words = words or next((c for c in _SENTENCES if holds.get(c) == "lists"), None)
     if words:
-        return _word_roles(table, words, asked.label, split)
+        roles = _word_roles(table, words, asked.label, split)
+    else:
+        roles = _row_roles(table, asked, split, holds)
+    used = (*roles.labels, *roles.understood.inputs)
+    if told := [column for column in roles.labels if column in roles.understood.inputs]:
+        raise InvalidInputError(
+            f"task {table.name!r}: column {told[0]!r} is the label, and models would read it as "
+            f"well; say label= and another column, or name other inputs"
+        )
+    flags = [c for c in table.columns if plain_name(c) in _FLAGS and c not in used]
+    doubts = [
+        f"column {column!r} may say which rows are for training, and all of them are taken for it; "
+        f"write train and test into a column that is called split"
+        for column in (flags if split is None else ())
+    ]
+    return replace(roles, understood=roles.understood.plus(suspicions=doubts))
+
+
+def _split_column(table: Table, asked: Asked) -> str | None:
+    """The column that is called ``split``, or has another usual name and says splits only."""
+    if table.declared or "split" in table.columns:
+        return None if table.declared else "split"
+    for column in table.columns:
+        usual = plain_name(column) in _SPLIT_COLUMNS and column != asked.label
+        if usual and table.holds(column) == "text" and _are_of_splits(table.cells(column)):
+            return column
+    return None
+
+
+def _are_of_splits(cells: Sequence[str]) -> bool:
+    """Whether texts are names of splits and nothing else, some of them of ``train``."""
+    found = {split_within(cell) for cell in set(cells)}
+    return "train" in found and "" not in found
+
+
+def _row_roles(table: Table, asked: Asked, split: str | None, holds: Mapping[str, Holds]) -> Roles:
+    """An example with a label, or several, in each row."""
+    name, columns, label = table.name, table.columns, asked.label
+    several: tuple[str, ...] = ()
+    if label is not None and label not in columns and "," in label:
+        several = tuple(table.named(label))
     left = {
         c: why
         for c in columns

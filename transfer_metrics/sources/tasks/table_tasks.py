@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.naming import plain_name
 from transfer_metrics.sources.tasks.assembly import in_one_order, make_task, words_task
-from transfer_metrics.sources.tasks.column_roles import FLAGS, Asked, Roles, find_roles
+from transfer_metrics.sources.tasks.column_roles import Asked, Roles, find_roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import ABSENT
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.pairing import counting
-from transfer_metrics.sources.tasks.paths import split_name, split_within
 from transfer_metrics.sources.tasks.sequences import some
 from transfer_metrics.sources.tasks.table_cells import Table
 from transfer_metrics.sources.tasks.table_files import read_table
@@ -26,11 +23,6 @@ from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import parse_json
 
 _LONGEST = 1_000_000
-_SPLIT_COLUMNS = (
-    "split", "splits", "subset", "set", "fold", "partition", "usage", "phase", "datasplit",
-    "datasetsplit", "splitname", "traintest", "traintestsplit", "trainortest", "mluse",
-)  # fmt: skip
-"""Names of columns that may say which split a row is of."""
 
 
 def from_table(
@@ -78,15 +70,8 @@ def task_of(
     missing: str = "skip",
 ) -> Task:
     """The task of tables of the same columns, each with splits of its own; the first decides."""
-    asked = replace(asked, split=asked.split or _split_column(tables[0], asked))
     roles = find_roles(tables[0], asked)
-    label, inputs = roles.understood.label, roles.understood.inputs
-    understood = roles.understood.plus(suspicions=_flags(tables[0], roles))
-    if told := [column for column in roles.labels if column in inputs]:
-        raise InvalidInputError(
-            f"task {name!r}: column {told[0]!r} is the label, and models would read it as well; "
-            f"say label= and another column, or name other inputs"
-        )
+    label, inputs, understood = roles.understood.label, roles.understood.inputs, roles.understood
     lacking = [t for t in tables[1:] if not {*roles.labels} & {*t.columns} and t.splits]
     for table in lacking:
         if "train" in (table.splits or ()):
@@ -97,21 +82,14 @@ def task_of(
     tables = [table for table in tables if table not in lacking]
     for table in tables[1:]:
         table.require([*inputs, *roles.labels])
-    if roles.form == "words":
-        sentences = {}
-        named: dict[str, tuple[Any, Sequence[str] | None]] = {}
-        for table in tables:
-            for split, (words, tags) in _sentences(table, roles).items():
-                sentences[split], named[split] = words, (tags, table.class_names(label))
-        tags_of, titles_of = in_one_order(named)
-        tagged = {split: (words, tags_of[split]) for split, words in sentences.items()}
-        return words_task(name, tagged, kind, titles_of, bio=bio, understood=understood)
     read: dict[str, Sequence[Any]] = {}
     numbered: dict[str, tuple[Any, Sequence[str] | None]] = {}
     for table in tables:
+        classes: Sequence[str] | None = table.class_names(label)
         examples: Any
-        classes: Sequence[str] | None
-        if roles.form == "images":
+        if roles.form == "words":
+            examples, labels = _sentences(table, roles)
+        elif roles.form == "images":
             examples = table.images(inputs[0], root)
         else:
             examples = (table.texts if roles.form == "texts" else table.numbers)(inputs)
@@ -122,60 +100,31 @@ def task_of(
             if kind is None and all(number in (0, 1) for row in labels for number in row):
                 kind = "multilabel"
             classes = roles.labels if kind == "multilabel" else None
-        else:
-            labels, classes = table.labels(label), table.class_names(label)
+        elif roles.form != "words":
+            labels = table.labels(label)
         if roles.titles and kind != "regression":
             titles = table.cells(roles.titles)
             classes = _titles(labels, titles)
             given = zip(labels, titles, strict=True)
             labels = [y if _is_blank(y) else title for y, title in given] if classes else labels
-        for split, index in _rows(table, roles.split).items():
+        for split, index in roles.rows(table).items():
             read[split] = _some(examples, index, name)
             numbered[split] = ([labels[i] for i in index], classes)
     labels_of, names = in_one_order(numbered)
     parts = {split: (examples, labels_of[split]) for split, examples in read.items()}
+    if roles.form == "words":
+        return words_task(name, parts, kind, names, bio=bio, understood=understood)
     return make_task(name, parts, kind, names, missing, understood)
 
 
-def _split_column(table: Table, asked: Asked) -> str | None:
-    """The column that is called ``split``, or has another usual name and says splits only."""
-    if table.declared or "split" in table.columns:
-        return None if table.declared else "split"
-    for column in table.columns:
-        usual = plain_name(column) in _SPLIT_COLUMNS and column != asked.label
-        if usual and table.holds(column) == "text" and _is_of_splits(table.cells(column)):
-            return column
-    return None
-
-
-def _is_of_splits(cells: Sequence[str]) -> bool:
-    """Whether texts are names of splits and nothing else, some of them of ``train``."""
-    found = {split_within(cell) for cell in set(cells)}
-    return "train" in found and "" not in found
-
-
-def _flags(table: Table, roles: Roles) -> list[str]:
-    """What may be a mistake where a column of numbers may say which rows are for training."""
-    flags = [c for c in table.columns if plain_name(c) in FLAGS and roles.split is None]
-    return [
-        f"column {column!r} may say which rows are for training, and all of them are taken for it; "
-        f"write train and test into a column that is called split"
-        for column in flags
-        if column not in (*roles.labels, *roles.understood.inputs)
-    ]
-
-
-def _sentences(table: Table, roles: Roles) -> dict[str, tuple[list[Any], list[Any]]]:
-    """Per split, lists of words and lists of their labels."""
+def _sentences(table: Table, roles: Roles) -> tuple[list[Any], list[Any]]:
+    """Lists of words and lists of their labels."""
     [words], label = roles.understood.inputs, roles.understood.label
     sentences = [[str(word) for word in row] for row in word_lists(table, words)]
     tags = word_lists(table, label)
     with contextlib.suppress(ValueError):  # numbers where all are written as whole ones
         tags = [[int(tag) if isinstance(tag, str) else tag for tag in row] for row in tags]
-    return {
-        split: ([sentences[i] for i in index], [tags[i] for i in index])
-        for split, index in _rows(table, roles.split).items()
-    }
+    return sentences, tags
 
 
 def word_lists(table: Table, column: str) -> list[list[Any]]:
@@ -200,20 +149,6 @@ def _parsed(cell: str, where: str) -> Any:
         f"{where} has {cell[:40]!r}, which cannot be read as a list; write "
         f'["a", "b"], or words with spaces between'
     )
-
-
-def _rows(table: Table, split: str | None) -> Mapping[str, np.ndarray]:
-    if split is None:
-        return table.splits or {"train": np.arange(table.rows)}
-    cells = table.cells(split)
-    name_of = split_within if _is_of_splits(cells) else split_name
-    names = np.array([name_of(cell.strip()) for cell in cells])
-    if (names == "").any():
-        raise InvalidInputError(
-            f"task {table.name!r}: row {int((names == '').argmax()) + 1} has nothing in column "
-            f"{split!r}, which says the split; fill it, or leave the row out"
-        )
-    return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
 
 
 def _some(examples: Any, index: np.ndarray, name: str) -> Sequence[Any]:
