@@ -116,7 +116,7 @@ def test_whole_numbers_in_every_type_are_of_one_kind(labels, kind: str) -> None:
     forms += [torch.tensor(whole), whole[:, None], whole.tolist()]
     assert {kind_of({"train": form}) for form in forms} == {kind}
     assert {read_labels(form)[0] for form in forms} == {kind}
-    assert {encode("t", {"train": form})[0] for form in forms} == {kind}
+    assert {encode({"train": form})[0] for form in forms} == {kind}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_whole_numbers_in_every_type_are_of_one_kind(labels, kind: str) -> None:
 )
 def test_text_is_a_number_where_it_reads_back(texts, classes) -> None:
     for labels in (texts * 3, np.array(texts * 3, object)):
-        kind, numbers, names = encode("t", {"train": labels})
+        kind, numbers, names = encode({"train": labels})
         assert (kind, names) == ("classification", classes)
         found = [names[i] for i in numbers["train"]]
         assert found == [t if t in classes else t.removesuffix(".0") for t in labels]
@@ -166,7 +166,7 @@ def test_different_texts_stay_different_classes(texts: list[str]) -> None:
     texts = [t for t in texts if t.strip()]
     if len(set(texts)) < 2:
         return
-    kind, numbers, names = encode("t", {"train": texts}, "classification")
+    kind, numbers, names = encode({"train": texts}, "classification")
     assert kind == "classification"
     assert len(names) == len(set(names)) == len(set(texts))
     for text, number in zip(texts, numbers["train"], strict=True):
@@ -177,37 +177,37 @@ def test_different_texts_stay_different_classes(texts: list[str]) -> None:
     "texts", [["1e3", "0.5", "2"], ["1.50", "2.25", "10"], [" 0.5", "1"], ["+0.5", "-1", ".25"]]
 )
 def test_targets_in_any_notation(texts: list[str]) -> None:
-    kind, numbers, _ = encode("t", {"train": texts})
+    kind, numbers, _ = encode({"train": texts})
     assert kind == "regression"
     assert numbers["train"].tolist() == [float(t) for t in texts]
-    assert set(encode("t", {"train": texts}, "classification")[2]) == set(texts)
+    assert set(encode({"train": texts}, "classification")[2]) == set(texts)
 
 
 @pytest.mark.parametrize("texts", [["1_1", "0.5"], ["0.5", "x"], ["0x1", "2"], ["0.5", "1,5"]])
 def test_regression_needs_numbers(texts: list[str]) -> None:
     with pytest.raises(InvalidInputError, match="regression needs numbers"):
-        encode("t", {"train": texts}, "regression")
-    assert encode("t", {"train": texts})[0] == "classification"
+        encode({"train": texts}, "regression")
+    assert encode({"train": texts})[0] == "classification"
 
 
 def test_infinite_targets_are_refused() -> None:
     for labels in ([0.5, float("inf"), 1.0], ["0.5", "inf", "1"], [1.0, float("inf"), 2.0]):
         with pytest.raises(InvalidInputError, match="infinite"):
-            encode("t", {"train": labels})
+            encode({"train": labels})
 
 
 def test_splits_are_read_alike() -> None:
-    kind, numbers, names = encode("t", {"train": ["1", "2"], "test": ["007", "1"]})
+    kind, numbers, names = encode({"train": ["1", "2"], "test": ["007", "1"]})
     assert (kind, names) == ("classification", ("007", "1", "2"))
     assert numbers["test"].tolist() == [0, 1]
-    assert encode("t", {"train": [1, 2], "test": [1.0, 2.0]})[2] == ("1", "2")
+    assert encode({"train": [1, 2], "test": [1.0, 2.0]})[2] == ("1", "2")
 
 
 def test_named_classes() -> None:
-    assert encode("t", {"train": ["1", "0"]}, classes=["b", "a"])[1]["train"].tolist() == [1, 0]
+    assert encode({"train": ["1", "0"]}, classes=["b", "a"])[1]["train"].tolist() == [1, 0]
     # Texts that are names are names, not numbers of names.
-    assert encode("t", {"train": ["1", "0"]}, classes=["1", "0"])[1]["train"].tolist() == [0, 1]
-    assert encode("t", {"train": [1.0, 0.0]}, classes=["b", "a"])[1]["train"].tolist() == [1, 0]
+    assert encode({"train": ["1", "0"]}, classes=["1", "0"])[1]["train"].tolist() == [0, 1]
+    assert encode({"train": [1.0, 0.0]}, classes=["b", "a"])[1]["train"].tolist() == [1, 0]
 
 
 def test_several_numbers_per_example() -> None:
@@ -285,22 +285,22 @@ def test_a_text_among_numbers_is_doubted(odd: str, numbers: np.ndarray, form) ->
 def test_classes_of_one_name_are_refused() -> None:
     mixed = [i % 2 if i % 4 < 2 else str(i % 2) for i in range(40)]
     for use in (
-        lambda: encode("t", {"train": mixed}),
+        lambda: encode({"train": mixed}),
         lambda: tm.load_task(np.eye(40), mixed),
         lambda: read_labels(mixed),
         lambda: tm.knn(RNG.normal(size=(40, 3)), mixed),
         lambda: tm.score(RNG.normal(size=(40, 3)), mixed, "knn"),
-        lambda: encode("t", {"train": [0, 1, 7], "test": ["007", "1"]}),
+        lambda: encode({"train": [0, 1, 7], "test": ["007", "1"]}),
     ):
         with pytest.raises(InvalidInputError, match=r"different types int and str; use one"):
             use()
     # Texts of one split that are the numbers of another are these.
     for train, test in (([0, 1, 1], ["1", "0"]), (["0", "1", "1"], np.array([1, 0]))):
-        _, numbers, names = encode("t", {"train": train, "test": test})
+        _, numbers, names = encode({"train": train, "test": test})
         assert names == ("0", "1")
         assert numbers["train"].tolist() == [0, 1, 1]
         assert numbers["test"].tolist() == [1, 0]
-    kind, numbers, _ = encode("t", {"train": [0.5, 1.0], "test": ["0.25"]})
+    kind, numbers, _ = encode({"train": [0.5, 1.0], "test": ["0.25"]})
     assert (kind, numbers["test"].tolist()) == ("regression", [0.25])
 
 

@@ -606,7 +606,7 @@ def test_token_ids_of_each_split_may_have_a_length_of_their_own() -> None:
     ],
 )
 def test_labels_of_any_kind(labels, numbers, classes) -> None:
-    found, encoded, names = encode("t", {"train": labels})
+    found, encoded, names = encode({"train": labels})
     assert (found, names) == ("classification", classes)
     assert encoded["train"].tolist() == numbers
     assert encoded["train"].dtype == np.int64
@@ -617,7 +617,7 @@ def test_encoding_keeps_equality_and_order(labels: list) -> None:
     # 0 and "0" would be two classes of one name, which is refused.
     if len(set(labels)) < 2 or len({str(label) for label in labels}) < len(set(labels)):
         return
-    encoded = encode("t", {"train": labels})[1]["train"]
+    encoded = encode({"train": labels})[1]["train"]
     for i, a in enumerate(labels):
         for j, b in enumerate(labels):
             assert (a == b) == (encoded[i] == encoded[j])
@@ -637,7 +637,7 @@ def test_encoding_keeps_equality_and_order(labels: list) -> None:
     ],
 )
 def test_kind_of_the_labels(labels, kind: str) -> None:
-    assert encode("t", {"train": labels})[0] == kind
+    assert encode({"train": labels})[0] == kind
 
 
 def test_several_targets() -> None:
@@ -656,7 +656,7 @@ def test_missing_labels(missing) -> None:
 
 def test_unhashable_labels() -> None:
     with pytest.raises(InvalidInputError, match="hashable"):
-        encode("t", {"train": [{"a": 1}, {"b": 2}]}, "classification")
+        encode({"train": [{"a": 1}, {"b": 2}]}, "classification")
 
 
 # ---------------------------------------------------------------- splits

@@ -120,6 +120,23 @@ class EngineError(TransferMetricsError):
     """Workers cannot be started, or a cluster cannot be reached."""
 
 
+@contextlib.contextmanager
+def about(subject: str) -> Iterator[None]:
+    """Begin what an error says with what it is about, unless that is in it already.
+
+    >>> with about("task 'birds'"):
+    ...     raise InvalidInputError("there are no examples; add some")
+    Traceback (most recent call last):
+    transfer_metrics.errors.InvalidInputError: task 'birds': there are no examples; add some
+    """
+    try:
+        yield
+    except (InvalidInputError, UnsupportedTaskError) as error:
+        if subject not in str(error):
+            error.args = (f"{subject}: {error}",)
+        raise
+
+
 class TransferMetricsWarning(UserWarning):
     """A number was computed, but it may not mean what a reader would take it to mean."""
 

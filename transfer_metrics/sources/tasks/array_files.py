@@ -175,13 +175,9 @@ def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = 
     starts and ends). uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3) are images, everything
     else numbers. ``classes`` names the classes, in the order of their numbers.
     """
-    path = existing(place, name)
-    try:
-        arrays = read_arrays(path)
-        if isinstance(arrays, np.ndarray):
-            raise InvalidInputError(f"{place!r} is one array and no npz archive; write numpy.savez")
-    except InvalidInputError as error:
-        raise InvalidInputError(f"task {name!r}: {error}") from error
+    arrays = read_arrays(existing(place))
+    if isinstance(arrays, np.ndarray):
+        raise InvalidInputError(f"{place!r} is one array and no npz archive; write numpy.savez")
     return _from_arrays(arrays, place, name, kind, missing)
 
 
@@ -197,7 +193,7 @@ def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str 
     It is read with ``weights_only=True``, so that nothing in it is executed. Images are uint8,
     (N, C, H, W) as torch has them or as in npz archives; classes and labels may be lists.
     """
-    path = existing(place, name)
+    path = existing(place)
     try:
         content = read_torch(path)
     except Exception as error:  # torch and pickle raise a dozen for damaged files
@@ -205,14 +201,14 @@ def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str 
         told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
         reason = "it holds more than tensors, which is never executed" if refused else told
         raise InvalidInputError(
-            f"task {name!r}: {place!r} cannot be read ({reason}); write a dictionary of tensors "
+            f"{place!r} cannot be read ({reason}); write a dictionary of tensors "
             f"with torch.save({{'X': x, 'y': y}}, path)"
         ) from error
     if isinstance(content, (tuple, list)) and len(content) == 2:
         content = {"x": content[0], "y": content[1]}
     if not isinstance(content, dict):
         raise InvalidInputError(
-            f"task {name!r}: {place!r} holds {a_type(content)}; save a dictionary of "
+            f"{place!r} holds {a_type(content)}; save a dictionary of "
             f"tensors, {{'X': …, 'y': …}}, or the pair (X, y)"
         )
     return _from_arrays(content, place, name, kind, missing)
@@ -224,21 +220,19 @@ def _from_arrays(
     arrays = {str(key).lower(): array for key, array in content.items()}  # X and x are both usual
     if len(arrays) < len(content):
         raise InvalidInputError(
-            f"task {name!r}: {place!r} holds {', '.join(map(str, content))}, of which some differ "
+            f"{place!r} holds {', '.join(map(str, content))}, of which some differ "
             f"by case only; leave one of them out"
         )
     used = {"classes"}
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     named = {key: match for key in arrays if (match := re.fullmatch(r"(x|jpeg)(_(\w+))?", key))}
-    usual = usual_splits({key: match[3] or "train" for key, match in named.items()}, name)
+    usual = usual_splits({key: match[3] or "train" for key, match in named.items()})
     for key, match in named.items():
         form, suffix = match[1], match[2] or ""
         needed = [f"y{suffix}"] + ([f"offsets{suffix}"] if form == "jpeg" else [])
         lacking = [other for other in needed if other not in arrays]
         if lacking:
-            raise InvalidInputError(
-                f"task {name!r}: {place!r} has {key} but no {' and no '.join(lacking)}"
-            )
+            raise InvalidInputError(f"{place!r} has {key} but no {' and no '.join(lacking)}")
         used |= {key, *needed}
         where = f"{place}:{key}"
         if form == "jpeg":
@@ -249,14 +243,13 @@ def _from_arrays(
         parts[usual[key]] = (examples, arrays[f"y{suffix}"])
     if not parts:
         raise InvalidInputError(
-            f"task {name!r}: {place!r} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs X "
+            f"{place!r} holds {', '.join(sorted(arrays)) or 'nothing'}; it needs X "
             f"and y, or x_train and y_train (and x_test, …), or jpeg_train, offsets_train, y_train"
         )
     classes = arrays.get("classes")
     if isinstance(classes, str) or (classes is not None and not np.ndim(classes)):
         raise InvalidInputError(
-            f"task {name!r}: {place!r} has the classes {str(classes)!r}, one text; give a list of "
-            f"their names"
+            f"{place!r} has the classes {str(classes)!r}, one text; give a list of their names"
         )
     if classes is not None:
         classes = classes.tolist() if hasattr(classes, "tolist") else list(classes)

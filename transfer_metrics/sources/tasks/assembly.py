@@ -54,7 +54,7 @@ def make_task(
     ``"None"`` for classes. ``understood`` is what the source says about how it was read.
     """
     for split, (examples, labels) in parts.items():
-        of_split = f"task {name!r}, split {split!r}"
+        of_split = f"split {split!r}"
         if len(examples) != len(labels):
             raise InvalidInputError(
                 f"{of_split}: {len(examples)} examples but {len(labels)} labels; each example "
@@ -70,7 +70,7 @@ def make_task(
     kept, left = _without_unlabelled(name, parts, kind, classes, missing, column)
     given = {split: y for split, (_, y) in kept.items()}
     try:
-        found_kind, labels, names = encode(name, given, kind, classes)
+        found_kind, labels, names = encode(given, kind, classes)
     except InvalidInputError as error:
         if not left:
             raise
@@ -88,9 +88,7 @@ def make_task(
         for split in splits.values()
     }
     if len(found) > 1:
-        raise InvalidInputError(
-            f"task {name!r}: the splits hold different kinds of examples: {sorted(found)}"
-        )
+        raise InvalidInputError(f"the splits hold different kinds of examples: {sorted(found)}")
     modality = found.pop() if found else "tensor"
     if modality == "text":
         _refuse_names_of_files(name, next(iter(splits.values())).examples)
@@ -99,15 +97,14 @@ def make_task(
     if len(whites) > 1:
         ranges = ", ".join(f"{split} {of or 'other arrays'}" for split, of in maps.items())
         raise InvalidInputError(
-            f"task {name!r}: the splits hold images in different ranges: {ranges}; give "
-            f"all of them in one"
+            f"the splits hold images in different ranges: {ranges}; give all of them in one"
         )
     values = getattr(splits["train"].examples, "values", None) if "train" in splits else None
     if values is not None and values.ndim == 2:
         columns = understood.inputs if len(understood.inputs) == values.shape[1] else ()
         doubted += telling(values, labels["train"], found_kind == "classification", columns)
     if modality == "tensor" and len(splits) > 1:
-        _refuse_uneven(name, splits)
+        _refuse_uneven(splits)
     return Task(name, found_kind, modality, splits, names, understood.plus(left, doubted))
 
 
@@ -131,22 +128,21 @@ def _refuse_names_of_files(name: str, texts: Sequence[Any]) -> None:
     else:
         odd = next((text for text in some if text not in named), "")
         raise InvalidInputError(
-            f"task {name!r}: the texts are names of files, such as {visible(named[0], _LONGEST)!r}"
+            f"the texts are names of files, such as {visible(named[0], _LONGEST)!r}"
             f"{f', but for {visible(str(odd), _LONGEST)!r}' if odd else ''}; give paths that all "
             f"name images, in a column or in a list, sounds as audiofolder:FOLDER, or what is in "
             f"the files"
         )
 
 
-def _refuse_uneven(name: str, splits: Mapping[str, Split]) -> None:
+def _refuse_uneven(splits: Mapping[str, Split]) -> None:
     """Refuse rows of other columns in each split; rows of whole numbers may be token ids."""
     firsts = {split: np.asarray(part.examples[0]) for split, part in splits.items()}
     rows = [first for first in firsts.values() if first.ndim == 1]
     if len({*map(len, rows)}) > 1 and not all((row == np.rint(row)).all() for row in rows):
         told = ", ".join(f"{s} {(len(splits[s]), *first.shape)}" for s, first in firsts.items())
         raise InvalidInputError(
-            f"task {name!r}: the splits hold rows of different lengths: {told}; give all of them "
-            f"the same columns"
+            f"the splits hold rows of different lengths: {told}; give all of them the same columns"
         )
 
 
@@ -279,8 +275,8 @@ def words_task(
     classes are types of entities rather than their beginnings and insides.
     """
     if bio not in ("keep", "drop"):
-        raise InvalidInputError(f"task {name!r}: bio={bio!r}; use 'keep' or 'drop'")
-    flat = {s: _flat(f"task {name!r}, split {s!r}", *part) for s, part in parts.items()}
+        raise InvalidInputError(f"bio={bio!r}; use 'keep' or 'drop'")
+    flat = {s: _flat(f"split {s!r}", *part) for s, part in parts.items()}
     if bio == "drop":
         flat, classes = _without_prefixes(flat, classes)
     return make_task(name, flat, kind, classes, understood=understood)

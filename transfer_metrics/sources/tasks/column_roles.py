@@ -93,7 +93,7 @@ class Roles:
         names = np.array([name_of(cell.strip()) for cell in cells])
         if (names == "").any():
             raise InvalidInputError(
-                f"task {table.name!r}: row {int((names == '').argmax()) + 1} has nothing in column "
+                f"row {int((names == '').argmax()) + 1} has nothing in column "
                 f"{self.split!r}, which says the split; fill it, or leave the row out"
             )
         return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
@@ -114,7 +114,7 @@ def find_roles(table: Table, asked: Asked) -> Roles:
     used = (*roles.labels, *roles.understood.inputs)
     if told := [column for column in roles.labels if column in roles.understood.inputs]:
         raise InvalidInputError(
-            f"task {table.name!r}: column {told[0]!r} is the label, and models would read it as "
+            f"column {told[0]!r} is the label, and models would read it as "
             f"well; say label= and another column, or name other inputs"
         )
     flags = [c for c in table.columns if plain_name(c) in _FLAGS and c not in used]
@@ -145,7 +145,7 @@ def _are_of_splits(cells: Sequence[str]) -> bool:
 
 def _row_roles(table: Table, asked: Asked, split: str | None, holds: Mapping[str, Holds]) -> Roles:
     """An example with a label, or several, in each row."""
-    name, columns, label = table.name, table.columns, asked.label
+    columns, label = table.columns, asked.label
     several: tuple[str, ...] = ()
     if label is not None and label not in columns and "," in label:
         several = tuple(table.named(label))
@@ -183,7 +183,7 @@ def _row_roles(table: Table, asked: Asked, split: str | None, holds: Mapping[str
                     f"of several labels per example give each a column of 0 and 1, and say "
                     f"?label=a,b,c; say ?words=COLUMN&label={column} if they label single words"
                 )
-            raise InvalidInputError(f"task {name!r}: column {column!r} holds lists; {cure}")
+            raise InvalidInputError(f"column {column!r} holds lists; {cure}")
     form, inputs = _inputs(table, rest, asked)
     named = [c for c in inputs if plain_name(c) in _SURE and plain_name(c) != "y"]
     suspicions += [
@@ -204,7 +204,7 @@ def _word_roles(table: Table, words: str, label: str | None, split: str | None) 
     label = label or next((c for c in _TAGS if c in columns and table.may_hold_lists(c)), None)
     if label is None:
         raise InvalidInputError(
-            f"task {table.name!r}: cannot tell which column labels the words; the columns are: "
+            f"cannot tell which column labels the words; the columns are: "
             f"{', '.join(columns)}; say ?label=column"
         )
     table.require([words, label])
@@ -222,7 +222,7 @@ def _declared_label(table: Table) -> str:
         found = kinds[0]
     if found is None:
         raise InvalidInputError(
-            f"task {table.name!r}: cannot tell which column is the label; the columns are: "
+            f"cannot tell which column is the label; the columns are: "
             f"{', '.join(table.columns)}; say ?label=column"
         )
     return found
@@ -256,14 +256,14 @@ def _inputs(
     table: Table, rest: Mapping[str, Holds], asked: Asked
 ) -> tuple[Literal["images", "texts", "numbers"], list[str]]:
     """What examples are, and the columns that they are from."""
-    name, columns = table.name, table.columns
+    columns = table.columns
     if asked.features:
         return "numbers", table.named(asked.features)
     if asked.text:
         wanted = table.named(asked.text)
         if len(wanted) > 2:
             raise InvalidInputError(
-                f"task {name!r}: columns {', '.join(wanted)} are to be the text, which is one "
+                f"columns {', '.join(wanted)} are to be the text, which is one "
                 f"column or two; name fewer"
             )
         return "texts", wanted
@@ -271,9 +271,7 @@ def _inputs(
     pictures = [asked.image] if asked.image else pictures
     table.require(pictures)
     if len(pictures) > 1:
-        raise InvalidInputError(
-            f"task {name!r}: columns {', '.join(pictures)} hold images; say ?image=column"
-        )
+        raise InvalidInputError(f"columns {', '.join(pictures)} hold images; say ?image=column")
     if pictures:
         return "images", pictures
     texts = [c for c, held in rest.items() if held == "text"]
@@ -281,7 +279,7 @@ def _inputs(
         row = table.odd_row(column)
         if row is not None:
             raise InvalidInputError(
-                f"task {name!r}: row {row + 1} has {table.cells(column)[row]!r} in column "
+                f"row {row + 1} has {table.cells(column)[row]!r} in column "
                 f"{column!r}, of which most cells are numbers; correct it, name the columns of "
                 f"numbers with ?features=…, or say ?text={column} if it is text"
             )
@@ -291,13 +289,11 @@ def _inputs(
     numbers = [c for c, held in rest.items() if held == "numbers"]
     if not numbers and (rest or table.declared):
         told = "".join(f"; column {c!r} holds {t}" for c in rest if (t := table.unread(c)))
-        raise InvalidInputError(
-            f"task {name!r}: no column of images, text or numbers besides label{told}"
-        )
+        raise InvalidInputError(f"no column of images, text or numbers besides label{told}")
     if not numbers:
         single = f", or put one of , ; | or a tab between the columns in {columns[0]!r}"
         raise InvalidInputError(
-            f"task {name!r}: there are no columns besides the label; add what models are to read"
+            f"there are no columns besides the label; add what models are to read"
             f"{single if len(columns) == 1 else ''}"
         )
     return "numbers", numbers
@@ -316,7 +312,7 @@ def _text_columns(table: Table, words: list[str], columns: int) -> list[str]:
     if len(words) == columns == 2 and not any(_is_category(table.cells(c)) for c in words):
         return words
     raise InvalidInputError(
-        f"task {table.name!r}: columns {', '.join(words)} hold words; say which are the text, "
+        f"columns {', '.join(words)} hold words; say which are the text, "
         f"?text=one or ?text=one,two, or which columns are numbers, ?features=a,b"
     )
 

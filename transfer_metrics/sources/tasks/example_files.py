@@ -81,7 +81,7 @@ def _read(found: _Folder, modality: Modality) -> Task:
     drawn = [title for title in classes if plain_name(title) in _DRAWN]
     if len(drawn) > 1 and not {*map(plain_name, drawn)} <= {*_PICTURES}:
         told = f"{' and '.join(map(repr, drawn))} are no classes but pictures and what was drawn"
-        raise InvalidInputError(f"task {found.name!r}: {told} on them; give a folder per class")
+        raise InvalidInputError(f"{told} on them; give a folder per class")
     if "train" not in parts or len(classes) < 2:
         raise found.unusable(len(classes))
     left_out = found.left_out()
@@ -99,7 +99,7 @@ class _Folder:
     """A folder that is looked through, and what in it is left out for which reason."""
 
     def __init__(self, place: str, name: str, noun: str) -> None:
-        self.root, self.name, self.noun = existing(place, name, "folder"), name, noun
+        self.root, self.name, self.noun = existing(place, "folder"), name, noun
         self.suffixes = FILE_SUFFIXES[noun]
         self.left: defaultdict[str, list[Path]] = defaultdict(list)
         self.doubted: list[str] = []
@@ -122,7 +122,7 @@ class _Folder:
                 return {"train": self.root}
             if "train" not in said.values() or not all(map(self._folders, filled)):
                 raise InvalidInputError(
-                    f"task {self.name!r}: {', '.join(map(repr, said))} in {str(self.root)!r} are "
+                    f"{', '.join(map(repr, said))} in {str(self.root)!r} are "
                     f"names of splits and not of classes; give a folder per class in each of them, "
                     f"with one that is called train"
                 )
@@ -135,7 +135,7 @@ class _Folder:
             if len(alone) == 1 and split_within(alone[0].name) == split and self._folders(alone[0]):
                 folder = alone[0]  # as archives that were packed twice have it
             named[shown], found[split] = split, folder
-        usual_splits(named, self.name)
+        usual_splits(named)
         return found
 
     def subfolders(self, folder: Path) -> list[Path]:
@@ -173,7 +173,7 @@ class _Folder:
         source = "audiofolder" if self.noun == "sound" else "imagefolder"
         hint = f"; or name {source}:{inner[0]}" if len(inner) == 1 else ""
         return InvalidInputError(
-            f"task {self.name!r}: {str(self.root)!r} holds {classes} class folders with "
+            f"{str(self.root)!r} holds {classes} class folders with "
             f"{self.noun}s; arrange the {self.noun}s ({', '.join(sorted(self.suffixes))}) in one "
             f"folder per class, at least two{hint}{f'. Not used: {left}' if left else ''}"
         )
@@ -190,7 +190,7 @@ class _Folder:
         splits = [{split_name(name) for name in names} for names in inner]
         if all("train" in said and said & {"test", "val"} for said in splits):
             raise InvalidInputError(
-                f"task {self.name!r}: every class in {str(self.root)!r} holds folders of splits, "
+                f"every class in {str(self.root)!r} holds folders of splits, "
                 f"such as {str(classes[0] / 'train')!r}; arrange them the other way round, a "
                 f"folder per class in each split"
             )
@@ -217,7 +217,7 @@ class _Folder:
 
     def _refuse(self, error: OSError) -> None:
         raise InvalidInputError(
-            f"task {self.name!r}: {str(error.filename)!r} cannot be read ({error.strerror}); "
+            f"{str(error.filename)!r} cannot be read ({error.strerror}); "
             f"make it readable, or take it out of the folder"
         ) from error
 
@@ -297,7 +297,7 @@ def from_tar(
     """
     parts: dict[str, tuple[Sequence[Any], Any]] = {}
     neither = beside = 0
-    for split, paths in shards(place, name, ".tar").items():
+    for split, paths in shards(place, ".tar").items():
         found: dict[Modality, list[tuple[tuple[int, int, int], Any]]] = {"image": [], "text": []}
         for number, path in enumerate(paths):
             try:
@@ -316,13 +316,13 @@ def from_tar(
                 if isinstance(error, InvalidInputError):
                     raise
                 raise InvalidInputError(
-                    f"task {name!r}: {str(path)!r} cannot be read as a tar archive ({error}); "
+                    f"{str(path)!r} cannot be read as a tar archive ({error}); "
                     f"give uncompressed .tar files, and fetch or write a damaged one anew"
                 ) from error
         modality: Modality = "image" if found["image"] else "text"
         if not found[modality]:
             raise InvalidInputError(
-                f"task {name!r}: {str(paths[0])!r} holds neither images nor texts; name the files "
+                f"{str(paths[0])!r} holds neither images nor texts; name the files "
                 f"of an example alike, as 0001.jpg and 0001.cls"
             )
         beside += len(found["text"]) if modality == "image" else 0

@@ -39,6 +39,8 @@ _HUB = re.compile(
     r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(datasets/)?([\w.-]+(?:/[\w.-]+)?)"
     r"/?(?:(?:tree|blob|resolve)/.*|[?#].*)?"
 )
+_OF_HUB = {"task": True, "model": False}
+"""Whether an address of a hub has to be of a data set, for what it is given."""
 _RECORDS = "write one object per row, as frame.to_json(path, orient='records') writes it"
 _OF_WORDS = ("tokens", "words")
 
@@ -63,13 +65,13 @@ def refuse_address(text: str, place: str, what: str = "task") -> None:
         told, cure = "a path of Windows, and not there", "give the path that it has here"
     elif not _ADDRESS.match(place):
         return
-    elif (on_hub := _HUB.fullmatch(place)) and bool(on_hub[1]) == (what == "task"):
+    elif (on_hub := _HUB.fullmatch(place)) and _OF_HUB.get(what) == bool(on_hub[1]):
         org, _, name = on_hub[2].rpartition("/")
         of_timm = org == "timm" and what == "model"
         cure = f"write {'timm' if of_timm else 'hf'}:{name if of_timm else on_hub[2]}"
     elif place.lower().startswith("file://"):
         cure = "give the path alone"
-    elif on_hub:
+    elif on_hub and what in _OF_HUB:
         cure = f"it is a {'data set' if on_hub[1] else 'model'}, so name it as such"
     elif what == "model":
         cure = "fetch it, and write hf:FOLDER, or <hub>:<name>=FILE for weights"

@@ -120,7 +120,7 @@ def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np
     if kind == "regression":
         return kind, _targets("y", array)
     _refuse_several("y", array)
-    return kind, _numbered("y", {"y": array}, None)[0]["y"]
+    return kind, _numbered({"y": array}, None)[0]["y"]
 
 
 def fitted_kind(y: Any, read: bool = False) -> str:
@@ -190,15 +190,13 @@ def _is_signed(array: np.ndarray) -> bool:
 def _refuse_several(where: str, array: np.ndarray) -> None:
     if array.ndim != 1:
         raise InvalidInputError(
-            f"{where}: labels of shape {array.shape}; give one class per example "
-            f"(labels.argmax(1) where one of each row is 1, or rows are probabilities), "
-            f"kind='multilabel' for several labels per example, or kind='regression' for several "
-            f"targets"
+            f"{where}: labels of shape {array.shape}; give one class per example (labels.argmax(1) "
+            f"where one of each row is 1, or rows are probabilities), kind='multilabel' for "
+            f"several labels per example, or kind='regression' for several targets"
         )
 
 
 def encode(
-    name: str,
     labels: Mapping[str, Any],
     kind: Kind | None = None,
     classes: Sequence[Any] | None = None,
@@ -211,11 +209,11 @@ def encode(
     need ``kind``; ``classes`` name the K labels.
     """
     if kind not in (None, *_KINDS):
-        raise InvalidInputError(f"task {name!r}: kind {kind!r}; give {_KNOWN}")
+        raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
     arrays = {split: as_array(values) for split, values in labels.items()}
     kind = kind or _decided(arrays, classes)
     if kind == "multilabel":
-        return kind, *_several(name, arrays, classes)
+        return kind, *_several(arrays, classes)
     named = classes is not None and kind == "classification"
     if named:  # by texts that name classes, which stay so: as numbers they would be their order
         titles, flat = {*map(_text, classes or ())}, [a for a in arrays.values() if a.ndim == 1]
@@ -224,33 +222,31 @@ def encode(
         )
     arrays = arrays if named else read_texts(arrays, kind)
     if kind == "regression":
-        targets = {s: _targets(f"task {name!r}, split {s!r}", a) for s, a in arrays.items()}
+        targets = {s: _targets(f"split {s!r}", a) for s, a in arrays.items()}
         if len({target.shape[1:] for target in targets.values()}) > 1:
             told = ", ".join(f"{split} {target.shape}" for split, target in targets.items())
             raise InvalidInputError(
-                f"task {name!r}: the splits have other numbers of targets: {told}; every split "
-                f"needs the same"
+                f"the splits have other numbers of targets: {told}; every split needs the same"
             )
         if "train" in targets and (np.ptp(targets["train"], axis=0) == 0).any():
             raise InvalidInputError(
-                f"task {name!r}, split 'train': all labels are equal; there is nothing to predict"
+                "split 'train': all labels are equal; there is nothing to predict"
             )
         return kind, targets, ()
     for split, array in arrays.items():
-        _refuse_several(f"task {name!r}, split {split!r}", array)
-    numbered, names = _numbered(f"task {name!r}", arrays, classes)
+        _refuse_several(f"split {split!r}", array)
+    numbered, names = _numbered(arrays, classes)
     present = np.unique(numbered["train"]).tolist() if "train" in numbered else []
     if "train" in numbered and len(present) < 2:
         only = names[present[0]] if len(present) else "none"
         raise InvalidInputError(
-            f"task {name!r}: all training examples are of one class ({only!r}); at least two "
-            f"classes are needed"
+            f"all training examples are of one class ({only!r}); at least two classes are needed"
         )
     return kind, numbered, names
 
 
 def _numbered(
-    where: str, arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None
+    arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     types = {array.dtype.kind for array in arrays.values()}
     common = np.result_type(*arrays.values()).kind if arrays else "O"
@@ -264,16 +260,15 @@ def _numbered(
         different = set().union(*values.values())
     except TypeError as error:
         raise InvalidInputError(
-            f"{where}: labels must be numbers, strings or other hashable values ({error}); "
-            f"{_OF_SEVERAL}"
+            f"labels must be numbers, strings or other hashable values ({error}); {_OF_SEVERAL}"
         ) from error
     count = sum(map(len, values.values()))
-    numbers, names = _numbering(where, different, count, classes)
+    numbers, names = _numbering(different, count, classes)
     return {s: np.array([numbers[v] for v in vs], np.int64) for s, vs in values.items()}, names
 
 
 def _numbering(
-    where: str, found: set[Any], count: int, classes: Sequence[Any] | None
+    found: set[Any], count: int, classes: Sequence[Any] | None
 ) -> tuple[dict[Any, int], tuple[str, ...]]:
     if classes is None:
         ordered = sorted(found, key=_order)
@@ -283,7 +278,7 @@ def _numbering(
             if other is not value:
                 types = sorted({type(other).__name__, type(value).__name__})
                 raise InvalidInputError(
-                    f"{where}: labels {other!r} and {value!r} would be two classes of one name, "
+                    f"labels {other!r} and {value!r} would be two classes of one name, "
                     f"since labels are of {'different types ' * (len(types) > 1)}"
                     f"{' and '.join(types)}; use one type, such as str(label) for each"
                 )
@@ -291,8 +286,7 @@ def _numbering(
     names = tuple(_text(c) for c in classes)
     if len(names) > max(_MOST_NAMED, count):
         raise InvalidInputError(
-            f"{where}: {len(names)} classes are named, more than there are examples; name "
-            f"those that occur"
+            f"{len(names)} classes are named, more than there are examples; name those that occur"
         )
     if all(isinstance(v, int) and 0 <= v < len(names) for v in found):
         return {v: int(v) for v in found}, names
@@ -302,34 +296,34 @@ def _numbering(
     known = set(names)
     strange = sorted((v for v in found if _text(v) not in known), key=_order)[:3]
     raise InvalidInputError(
-        f"{where}: labels {strange} are neither numbers of the {len(names)} classes nor their names"
+        f"labels {strange} are neither numbers of the {len(names)} classes nor their names"
     )
 
 
 def _several(
-    name: str, arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None
+    arrays: Mapping[str, np.ndarray], classes: Sequence[Any] | None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Which of K labels apply, per split (N, K) float64, and the names of the labels."""
     for split, array in arrays.items():
         fits = array.ndim == 2 and array.dtype.kind in "biuf"
         if not fits or not bool(((array == 0) | (array == 1)).all()):
             raise InvalidInputError(
-                f"task {name!r}, split {split!r}: several labels per example are zeros and ones "
+                f"split {split!r}: several labels per example are zeros and ones "
                 f"(N, K), not {array.dtype} {array.shape}; {_OF_SEVERAL}"
             )
     widths = {array.shape[1] for array in arrays.values()}
     if len(widths) > 1 or (classes is not None and widths != {len(classes)}):
         named = "" if classes is None else f", and {len(classes)} names"
         raise InvalidInputError(
-            f"task {name!r}: {' and '.join(map(str, sorted(widths)))} labels per example{named}; "
+            f"{' and '.join(map(str, sorted(widths)))} labels per example{named}; "
             f"every split needs the same labels"
         )
     count = widths.pop() if widths else 0
     names = tuple(map(_text, range(count) if classes is None else classes))
     if "train" in arrays and (np.ptp(arrays["train"].astype(float), axis=0) == 0).all():
         raise InvalidInputError(
-            f"task {name!r}, split 'train': every label applies to all examples or to none; there "
-            f"is nothing to predict"
+            "split 'train': every label applies to all examples or to none; there "
+            "is nothing to predict"
         )
     return {split: array.astype(np.float64) for split, array in arrays.items()}, names
 

@@ -69,9 +69,9 @@ class _HubTable(Table):
                 f"change the data by map() if it has to be",
             )
         data = data.with_format(None)  # all columns, as Python has them
-        self.name, self.columns, self.rows = name, tuple(data.column_names), len(data)
+        self.columns, self.rows = tuple(data.column_names), len(data)
         self.splits = {split: np.arange(len(data))}
-        self._datasets, self._data = datasets, data
+        self._datasets, self._data, self._name = datasets, data, name
 
     def holds(self, column: str) -> Holds:
         kind = self._data.features[column]
@@ -110,14 +110,12 @@ class _HubTable(Table):
         return _HubTexts(self._data.select_columns(list(columns)), tuple(columns))
 
     def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        arrays = [
-            as_numbers(self._data[c][:], f"task {self.name!r}, column {c!r}") for c in columns
-        ]
+        arrays = [as_numbers(self._data[c][:], f"column {c!r}") for c in columns]
         return np.concatenate([a.reshape(len(a), -1).astype(float) for a in arrays], axis=1)
 
     def images(self, column: str, root: str | None) -> Sequence[Any]:
         raw = self._data.cast_column(column, self._datasets.Image(decode=False))
-        return ColumnImages(raw.select_columns(column), column, self.name)
+        return ColumnImages(raw.select_columns(column), column, f"task {self._name!r}")
 
 
 def from_hub(
@@ -141,9 +139,9 @@ def from_hub(
     training data, or a ``DatasetDict`` is taken as it is.
     """
     datasets = require("datasets", f"task {name!r}")
-    loaded = _load(datasets, place, name, config) if isinstance(place, str) else place
+    loaded = _load(datasets, place, config) if isinstance(place, str) else place
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
-    usual = usual_splits({str(split): str(split) for split in splits}, name)
+    usual = usual_splits({str(split): str(split) for split in splits})
     tables = [_HubTable(datasets, data, usual[str(s)], name) for s, data in splits.items()]
     asked = Asked(label, text, image, words)
     return task_of(tables, name, kind, asked, bio=bio, missing=missing)
@@ -167,7 +165,7 @@ def _has_columns(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] == "datasets"
 
 
-def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
+def _load(datasets: Any, place: str, config: str | None) -> Any:
     path, revision = os.path.expanduser(place), None
     if not os.path.exists(path):
         path, _, revision = place.partition("@")
@@ -179,7 +177,7 @@ def _load(datasets: Any, place: str, name: str, config: str | None) -> Any:
     except Exception as error:  # the library raises many kinds for a missing or odd data set
         line = next(iter(str(error).splitlines()), "")
         raise InvalidInputError(
-            f"task {name!r} could not be loaded ({type(error).__name__}: {line}); check the name "
+            f"it could not be loaded ({type(error).__name__}: {line}); check the name "
             f"and the options (?config=…), fetch it once with a network, or give a folder written "
             f"by save_to_disk"
         ) from error
@@ -218,12 +216,12 @@ def _from_stream(
         rest = iter(loaded)
         pairs = list(itertools.islice(rest, count))
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
-            raise InvalidInputError(f"task {name!r}: the stream does not yield pairs (x, y)")
-        examples = as_examples([as_example(x) for x, _ in pairs], f"task {name!r}")
+            raise InvalidInputError("the stream does not yield pairs (x, y)")
+        examples = as_examples([as_example(x) for x, _ in pairs], "the stream")
         parts = {"train": (examples, [y for _, y in pairs])}
         return _in_part(lambda: make_task(name, parts, kind, None, missing), rest, count)
     datasets = require("datasets", f"task {name!r}")
-    taken = {split: _taken(datasets, part, count, name) for split, part in splits.items()}
+    taken = {split: _taken(datasets, part, count) for split, part in splits.items()}
     rest = taken["train"][1] if "train" in taken else iter(())
     kept = {split: part for split, (part, _) in taken.items()}
     return _in_part(lambda: from_hub(kept, name, kind, missing=missing, **options), rest, count)
@@ -256,7 +254,7 @@ def _in_part(made: Callable[[], Task], rest: Iterator[Any], count: int) -> Task:
     return replace(task, understood=task.understood.plus(suspicions=[f"{doubt}; {cure}"]))
 
 
-def _taken(datasets: Any, stream: Any, count: int, name: str) -> tuple[Any, Iterator[Any]]:
+def _taken(datasets: Any, stream: Any, count: int) -> tuple[Any, Iterator[Any]]:
     """The first examples of a stream as data in memory, images as encoded, and the rest."""
     for column, feature in (stream.features or {}).items():
         if isinstance(feature, (datasets.Image, datasets.Audio)):
@@ -264,7 +262,7 @@ def _taken(datasets: Any, stream: Any, count: int, name: str) -> tuple[Any, Iter
     rest = iter(stream)
     rows = list(itertools.islice(rest, count))
     if not rows:
-        raise InvalidInputError(f"task {name!r}: the stream yields nothing; check its source")
+        raise InvalidInputError("the stream yields nothing; check its source")
     return datasets.Dataset.from_list(rows, features=stream.features), rest
 
 
@@ -298,8 +296,7 @@ def from_torchvision(
             options[option] = _literal(value)
     if place == "EMNIST" and "split" not in options:  # which is no part, but which letters
         raise InvalidInputError(
-            f"task {name!r}: EMNIST has several sets of letters; say ?split= and one of "
-            f"{', '.join(make.splits)}"
+            f"EMNIST has several sets of letters; say ?split= and one of {', '.join(make.splits)}"
         )
     variants: dict[str, list[dict[str, Any]]]
     if "train" in accepted and not {"train", "what"} & set(options):
@@ -326,7 +323,7 @@ def from_torchvision(
         reason = min(reasons, key=lambda error: isinstance(error, (ValueError, TypeError)))
         wrong = options and isinstance(reason, (ValueError, TypeError))
         raise InvalidInputError(
-            f"task {name!r}: torchvision cannot read {place} below {root!r} "
+            f"torchvision cannot read {place} below {root!r} "
             f"({' '.join(str(reason).split())[:200]}); {'correct the options, ' if wrong else ''}"
             f"fetch it with torchvision.datasets.{place}({root!r}, download=True), or say ?root="
         ) from reason

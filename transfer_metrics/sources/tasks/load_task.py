@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError, about, warn
 from transfer_metrics.naming import a_type, checked_name
 from transfer_metrics.registry import Registry, choose
 from transfer_metrics.sources import zoo
@@ -150,16 +150,18 @@ def load_task(
     if isinstance(spec, Task):
         _check_options("loaded tasks", options)
         return cut(spec if name is None else dataclasses.replace(spec, name=name))
-    if source:
-        kind = options.pop("kind", kind)
-        options |= {} if kind is None else {"kind": kind}
-        loader = TASK_SOURCES[source]
-        parameters = inspect.signature(loader).parameters.values()
-        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
-            _check_options(f"{source}: tasks", options, loader)
-        whole = _renamed(loader(place, text_of(name or spec), **options), classes)
-    else:
-        whole = _in_memory(spec, labels, text_of(name or "data"), kind, classes, options)
+    title = text_of(name or (spec if source else "data"))
+    with about(f"task {title!r}"):
+        if source:
+            kind = options.pop("kind", kind)
+            options |= {} if kind is None else {"kind": kind}
+            loader = TASK_SOURCES[source]
+            parameters = inspect.signature(loader).parameters.values()
+            if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+                _check_options(f"{source}: tasks", options, loader)
+            whole = _renamed(loader(place, title, **options), classes)
+        else:
+            whole = _in_memory(spec, labels, title, kind, classes, options)
     task = cut(whole)
     for text in (*suspicions(whole), *of_examples(task)):
         warn(f"task {visible(whole.name)!r}: {text}")
@@ -194,12 +196,12 @@ def _in_memory(
         )
     given = spec if labels is None else (spec, labels)
     parts: Mapping[Any, Any] = given if isinstance(given, Mapping) else {"train": given}
-    usual = usual_splits({str(split): str(split) for split in parts}, name)
+    usual = usual_splits({str(split): str(split) for split in parts})
     splits = {usual[str(split)]: part for split, part in parts.items()}
     if "train" not in splits:
         x, y, *_ = (*parts, "X", "y")
         raise InvalidInputError(
-            f"task {name!r} has no split 'train', but {', '.join(map(repr, parts)) or 'nothing'}; "
+            f"there is no split 'train', but {', '.join(map(repr, parts)) or 'nothing'}; "
             f"give {{'train': (X, y)}}, or the examples and labels apart, load_task(d[{x!r}], "
             f"d[{y!r}])"
         )
@@ -261,9 +263,7 @@ def _renamed(task: Task, classes: Sequence[Any] | None) -> Task:
     if classes is None:
         return task
     if len(classes) != task.num_classes:
-        raise InvalidInputError(
-            f"task {task.name!r}: {len(classes)} names for {task.num_classes} classes"
-        )
+        raise InvalidInputError(f"{len(classes)} names for {task.num_classes} classes")
     numbers = [number_of(title) for title in task.classes]
     if task.named and None not in numbers and numbers != sorted(map(float, task.classes)):
         told = zip(task.classes[:3], classes[:3], strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from transfer_metrics.errors import InvalidInputError, reason
+from transfer_metrics.errors import InvalidInputError, about, reason
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.example import Modality, Word, is_pair, is_sound
 from transfer_metrics.sources.specs import parse_task, task_text, text_of
@@ -190,27 +190,28 @@ class _Reader:
     def _of_table(self, place: str, options: dict[str, str]) -> NewExamples:
         for option in options:
             choose("option of a table without labels:", option, _OPTIONS)
-        table = read_table(place, place, options.get("header"))
-        rows = [f"row {number}" for number in range(1, table.rows + 1)]
-        if self.modality == "image":
-            [column] = self._columns(table, "image", options, ("paths", "images"))
-            examples = table.images(column, options.get("root"))
-            names = table.cells(column) if table.holds(column) == "paths" else rows
-            return NewExamples(names, examples)
-        if self.modality != "text":
-            chosen = self._columns(table, "features", options, ("numbers",))
-            return NewExamples(rows, as_examples(table.numbers(chosen), f"table {place!r}"))
-        if "words" in options and not self.words:
-            raise InvalidInputError(
-                f"{place}: ?words= names words, and the head was fitted on texts; say ?text="
-            )
-        if self.words and "text" not in options:
-            lists = any(table.holds(column) == "lists" for column in table.columns)
-            if "words" in options or lists or set(self.columns) <= set(table.columns):
-                [column] = self._columns(table, "words", options, ("lists", "text"))
-                return _of_words(word_lists(table, column))
-        texts = table.texts(self._columns(table, "text", options, ("text",)))
-        return NewExamples(rows, texts) if is_pair(texts[0]) else _of_texts(texts)
+        with about(repr(place)):
+            table = read_table(place, options.get("header"))
+            rows = [f"row {number}" for number in range(1, table.rows + 1)]
+            if self.modality == "image":
+                [column] = self._columns(table, "image", options, ("paths", "images"))
+                examples = table.images(column, options.get("root"))
+                names = table.cells(column) if table.holds(column) == "paths" else rows
+                return NewExamples(names, examples)
+            if self.modality != "text":
+                chosen = self._columns(table, "features", options, ("numbers",))
+                return NewExamples(rows, as_examples(table.numbers(chosen), "columns"))
+            if "words" in options and not self.words:
+                raise InvalidInputError(
+                    "?words= names words, and the head was fitted on texts; say ?text="
+                )
+            if self.words and "text" not in options:
+                lists = any(table.holds(column) == "lists" for column in table.columns)
+                if "words" in options or lists or set(self.columns) <= set(table.columns):
+                    [column] = self._columns(table, "words", options, ("lists", "text"))
+                    return _of_words(word_lists(table, column))
+            texts = table.texts(self._columns(table, "text", options, ("text",)))
+            return NewExamples(rows, texts) if is_pair(texts[0]) else _of_texts(texts)
 
     def _columns(
         self, table: Table, option: str, options: dict[str, str], held: Sequence[str]
@@ -227,8 +228,8 @@ class _Reader:
             found = found or list(table.columns[: len(table.columns) == 1])
         if not found or (len(found) > 1 and held != ("numbers",)):
             raise InvalidInputError(
-                f"{table.name}: which column holds the {option}? The columns are: "
-                f"{', '.join(table.columns)}; say csv:{table.name}?{option}=COLUMN"
+                f"which column holds the {option}? The columns are: "
+                f"{', '.join(table.columns)}; say ?{option}=COLUMN behind the name of the file"
             )
         return found
 

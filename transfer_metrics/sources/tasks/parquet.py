@@ -28,10 +28,10 @@ _NUMBERS = ("int", "uint", "float", "double", "halffloat", "bool", "decimal")
 class _RowGroups:
     """Parquet files of the same columns, one after the other; one row group is kept."""
 
-    def __init__(self, paths: Sequence[Path], name: str) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         self.schema: Any = None
         self.rows_of_files: list[int] = []
-        self._name, self._paths = name, list(paths)
+        self._paths = list(paths)
         self._kept: tuple[Any, Any] = (None, None)
         self._places: list[tuple[int, int]] = []
         sizes, largest = [0], 0
@@ -44,7 +44,7 @@ class _RowGroups:
             self.schema = self.schema or schema
             if schema.names != self.schema.names or schema.types != self.schema.types:
                 raise InvalidInputError(
-                    f"task {name!r}: {str(path)!r} has other columns than {str(paths[0])!r}; give "
+                    f"{str(path)!r} has other columns than {str(paths[0])!r}; give "
                     f"files of one table"
                 )
             self._places += [(number, i) for i in range(len(groups))]
@@ -52,8 +52,8 @@ class _RowGroups:
         self._starts = np.cumsum(sizes)
         if largest > _LARGE:
             warn(
-                f"task {name!r}: a row group takes {largest / 2**30:.1f} GiB, which memory holds "
-                f"at a time; write the table with smaller ones, such as row_group_size=1000"
+                f"{str(paths[0])!r}: a row group takes {largest / 2**30:.1f} GiB, which memory "
+                f"holds at a time; write the table with smaller ones, such as row_group_size=1000"
             )
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class _RowGroups:
         cells = _arrow().chunked_array(chunks, type=kind)
         if len(cells) != len(self):
             raise InvalidInputError(
-                f"task {self._name!r}: column {column!r} has {len(cells)} cells in {len(self)} "
+                f"column {column!r} has {len(cells)} cells in {len(self)} "
                 f"rows; write the table anew"
             )
         return cells
@@ -117,7 +117,7 @@ class _RowGroups:
         except damaged as error:
             line = (str(error).splitlines() or [""])[0]
             raise InvalidInputError(
-                f"task {self._name!r}: {str(self._paths[number])!r} cannot be read as Parquet "
+                f"{str(self._paths[number])!r} cannot be read as Parquet "
                 f"({type(error).__name__}: {line}); write it anew"
             ) from error
 
@@ -140,7 +140,7 @@ def _arrow() -> Any:
     return require("pyarrow", "reading Parquet", install="pyarrow")
 
 
-def read_parquet(place: str, name: str) -> Table | None:
+def read_parquet(place: str) -> Table | None:
     """The table of one or more Parquet files of the same columns, by split; see ``paths.shards``.
 
     Labels, numbers and paths are read whole; images and texts by row groups, of which memory holds
@@ -156,20 +156,18 @@ def read_parquet(place: str, name: str) -> Table | None:
             return None  # whoever reads it next says why it cannot be read
     else:
         known = place.endswith(".parquet") or (path.is_dir() and any(path.rglob("*.parquet")))
-    return _ParquetTable(shards(place, name, ".parquet"), name) if known else None
+    return _ParquetTable(place, shards(place, ".parquet")) if known else None
 
 
 class _ParquetTable(Table):
-    def __init__(self, files: Mapping[str, Sequence[Path]], name: str) -> None:
-        self.name = name
+    def __init__(self, place: str, files: Mapping[str, Sequence[Path]]) -> None:
+        self._place = place
         paths = [path for of_split in files.values() for path in of_split]
         self._folder = str(paths[0].parent)
-        self._groups = _RowGroups(paths, name)
+        self._groups = _RowGroups(paths)
         self.rows = len(self._groups)
         if not self.rows:
-            raise InvalidInputError(
-                f"task {name!r}: {str(paths[0])!r} has no rows; write one per example"
-            )
+            raise InvalidInputError(f"{str(paths[0])!r} has no rows; write one per example")
         self.columns = tuple(self._groups.schema.names)
         metadata = self._groups.schema.metadata or {}
         # What datasets says of the columns of a file that it wrote, and pandas of its index.
@@ -190,7 +188,7 @@ class _ParquetTable(Table):
     def holds(self, column: str) -> Holds:
         kind = self._type(column)
         if self._features.get(column, {}).get("_type") == "Audio":
-            raise UnsupportedTaskError(f"task {self.name!r}: column {column!r} holds {OF_SOUNDS}")
+            raise UnsupportedTaskError(f"column {column!r} holds {OF_SOUNDS}")
         files = kind.startswith("struct<") and ("bytes:" in kind or "path:" in kind)
         if files or kind in ("binary", "large_binary"):
             return "images"
@@ -228,7 +226,7 @@ class _ParquetTable(Table):
         folder = root or self._folder
         if self.holds(column) in ("paths", "text"):
             return self.named_images(column, folder)
-        return ColumnImages(_Rows(self._groups, (column,)), column, self.name, folder)
+        return ColumnImages(_Rows(self._groups, (column,)), column, repr(self._place), folder)
 
     def _type(self, column: str) -> str:
         """The type of a column, of one with a dictionary that of its values."""
@@ -248,6 +246,6 @@ class _ParquetTable(Table):
             return np.concatenate(values)[:, None]
         except ValueError as error:  # pyarrow's own errors of types are such
             raise InvalidInputError(
-                f"task {self.name!r}: column {column!r} holds no numbers or vectors of one length "
+                f"column {column!r} holds no numbers or vectors of one length "
                 f"({error}); leave it out with ?features=…"
             ) from error

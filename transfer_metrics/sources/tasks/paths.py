@@ -49,10 +49,10 @@ def split_name(name: str) -> str:
     return _SPLIT_NAMES.get(name.lower(), name.lower())
 
 
-def usual_splits(said: Mapping[str, str], name: str) -> dict[str, str]:
+def usual_splits(said: Mapping[str, str]) -> dict[str, str]:
     """The usual names of splits, by what is called so; an error where two are one.
 
-    >>> usual_splits({"x_Train": "Train", "x_valid": "valid"}, "birds")
+    >>> usual_splits({"x_Train": "Train", "x_valid": "valid"})
     {'x_Train': 'train', 'x_valid': 'val'}
     """
     found: dict[str, str] = {}
@@ -61,7 +61,7 @@ def usual_splits(said: Mapping[str, str], name: str) -> dict[str, str]:
         other = next(known for known, usual in found.items() if usual == found[one])
         if other != one:
             raise InvalidInputError(
-                f"task {name!r}: {other!r} and {one!r} are both split {found[one]!r}; put them "
+                f"{other!r} and {one!r} are both split {found[one]!r}; put them "
                 f"into one, or rename one"
             )
     return found
@@ -91,7 +91,7 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(files) if not is_litter(name))
 
 
-def existing(place: str, name: str, noun: Literal["file", "folder"] = "file") -> Path:
+def existing(place: str, noun: Literal["file", "folder"] = "file") -> Path:
     """The path of a file or folder; an error where there is none."""
     path = Path(place).expanduser()
     is_folder, is_file = path.is_dir(), os.path.isfile(path)
@@ -103,13 +103,13 @@ def existing(place: str, name: str, noun: Literal["file", "folder"] = "file") ->
     if cure:
         is_other = "a folder" if is_folder else "a file"
         told = (foreign(path) if is_file else "") or f"is {is_other}; {cure}"
-        raise InvalidInputError(f"task {name!r}: {place!r} {told}")
+        raise InvalidInputError(f"{place!r} {told}")
     if not (is_folder or is_file):
-        raise InvalidInputError(f"task {name!r}: there is no {noun} {place!r}{_seen_from(path)}")
+        raise InvalidInputError(f"there is no {noun} {place!r}{_seen_from(path)}")
     return path
 
 
-def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
+def shards(place: str, suffix: str) -> dict[str, list[Path]]:
     """Files by split: one file, a folder with all its subfolders, or a pattern with ``*``.
 
     The split is that of the first word of a name, such as ``train-00000-of-00002.parquet``, or else
@@ -122,7 +122,7 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
         found = [f for f in all_of_it if not any(map(is_litter, f.relative_to(path).parts))]
     elif path.is_file():
         if told := foreign(path):
-            raise InvalidInputError(f"task {name!r}: {place!r} {told}")
+            raise InvalidInputError(f"{place!r} {told}")
         found = [path]
     else:  # a pattern, of which folders that are there are no part, whatever their names
         folder = next(p for p in path.parents if p.is_dir())
@@ -130,7 +130,7 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
         found = [folder / file for file in names if (folder / file).is_file()]
     if not found:
         raise InvalidInputError(
-            f"task {name!r}: there is no file {place!r}{_seen_from(path)}, which is a {suffix} "
+            f"there is no file {place!r}{_seen_from(path)}, which is a {suffix} "
             f"file, a folder of them, or a pattern such as train-*{suffix}"
         )
     splits: dict[str, list[Path]] = {}
@@ -143,7 +143,7 @@ def shards(place: str, name: str, suffix: str) -> dict[str, list[Path]]:
         return {"train": next(iter(splits.values()))}
     if "" in splits:
         raise InvalidInputError(
-            f"task {name!r}: of which split is {str(splits[''][0])!r}? Have train, val "
+            f"of which split is {str(splits[''][0])!r}? Have train, val "
             f"or test in every name, or name the files by a pattern"
         )
     return splits

@@ -191,20 +191,21 @@ class ColumnTexts(Examples):
 class ColumnImages(StoredImages):
     """Encoded images of a column of rows: bytes, or as ``datasets`` has them ``{"bytes", "path"}``.
 
-    Paths must lie in the ``folder``, or may lie anywhere where it is None; ``name`` is the task's.
+    Paths must lie in the ``folder``, or may lie anywhere where it is None; ``source`` is what
+    messages say the column is of.
     """
 
     rows_of: Any
     column: str
-    name: str
+    source: str
     folder: str | None = None
 
     def __len__(self) -> int:
         return len(self.rows_of)
 
     def where(self, index: int) -> str:
-        """Task, column and row."""
-        return f"task {self.name!r}, column {self.column!r}: row {index + 1}"
+        """Source, column and row."""
+        return f"{self.source}, column {self.column!r}: row {index + 1}"
 
     def stored(self, index: int) -> bytes:
         """The file of one image."""

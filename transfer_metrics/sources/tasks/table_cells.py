@@ -23,14 +23,12 @@ class Table(Protocol):
     """Columns of a table, one example per row; what they hold is read when it is asked for.
 
     Attributes:
-        name: of the task, for messages.
         splits: rows by split, where files rather than a column tell them apart.
         index: columns of which the file says that they are the index of a data frame.
         suspicions: what may be a mistake in the file, each with its cure.
         declared: whether somebody said what the columns are, so that nothing is guessed.
     """
 
-    name: str
     columns: tuple[str, ...]
     rows: int
     splits: Mapping[str, np.ndarray] | None = None
@@ -43,8 +41,7 @@ class Table(Protocol):
         for column in columns:
             if column not in self.columns:
                 raise InvalidInputError(
-                    f"task {self.name!r}: there is no column {column!r}; the columns are: "
-                    f"{', '.join(self.columns)}"
+                    f"there is no column {column!r}; the columns are: {', '.join(self.columns)}"
                 )
 
     def named(self, wanted: str) -> list[str]:
@@ -101,7 +98,7 @@ class Table(Protocol):
 
     def named_images(self, column: str, folder: str) -> Files:
         """The image files that a column names, below a folder; one of the first must be there."""
-        where = f"task {self.name!r}, column {column!r}"
+        where = f"column {column!r}"
         paths = []
         for row, cell in enumerate(self.cells(column), start=1):
             if not cell:

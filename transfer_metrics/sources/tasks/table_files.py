@@ -28,45 +28,44 @@ _OF_JSON = (".json", ".jsonl", ".ndjson")
 _JSON = re.compile(r"\s*(\{|\[\s*[\{\[])")
 
 
-def read_table(place: str, name: str, header: str | None = None, *, bare: bool = False) -> Table:
+def read_table(place: str, header: str | None = None, *, bare: bool = False) -> Table:
     """A table from a file of separated values or JSON lines, or from files of Parquet.
 
     A file that begins with ``{``, or of such a name, has a JSON object per line, one with ``[{`` a
     list of them; where ``bare``, its rows may be numbers, texts or lists, the column ``0``. No
     more than ``untrusted.TABLE`` bytes are read, but of Parquet.
     """
-    if (packed := read_parquet(place, name)) is not None:
-        _refuse_header(header, name)
+    if (packed := read_parquet(place)) is not None:
+        _refuse_header(header)
         return packed
-    path = existing(place, name)
+    path = existing(place)
     lines = False
     suspicions: list[str] = []
     try:
         text = read_text(path, TABLE)
         lines = path.suffix.lower() in _OF_JSON or _JSON.match(text) is not None
         if lines:
-            _refuse_header(header, name)
+            _refuse_header(header)
             table: dict[str, list[Any]] = _json_lines(text, bare)
         else:
             table, suspicions = read_separated(text, path.suffix.lower(), header)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"task {name!r}: {error}") from error
+    except InvalidInputError:
+        raise
     except (ValueError, OSError, OverflowError, MemoryError, csv.Error) as error:
         columns = "UTF-8 text, a header line, as many cells below"
         wanted = 'one JSON object per line, as {"label": 0}' if lines else columns
         told = foreign(path) or f"cannot be read as a table ({error}); it needs {wanted}"
-        raise InvalidInputError(f"task {name!r}: {place!r} {told}") from error
+        raise InvalidInputError(f"{place!r} {told}") from error
     if not table or not next(iter(table.values())):
         raise InvalidInputError(
-            f"task {name!r}: {place!r} has no rows; add a row per example"
-            f"{'' if lines else ' below the header'}"
+            f"{place!r} has no rows; add a row per example{'' if lines else ' below the header'}"
         )
-    return _TextTable(table, name, str(path.parent), suspicions)
+    return _TextTable(table, str(path.parent), suspicions)
 
 
-def _refuse_header(header: str | None, name: str) -> None:
+def _refuse_header(header: str | None) -> None:
     if header is not None:
-        raise InvalidInputError(f"header= applies to separated values only; leave it out ({name})")
+        raise InvalidInputError("header= applies to separated values only; leave it out")
 
 
 def _json_lines(text: str, bare: bool) -> dict[str, list[Any]]:
@@ -94,9 +93,8 @@ class _TextTable(Table):
     """Cells in memory that are texts, or what JSON knows: numbers, booleans, lists, none."""
 
     def __init__(
-        self, cells: Mapping[str, list[Any]], name: str, folder: str, suspicions: Sequence[str] = ()
+        self, cells: Mapping[str, list[Any]], folder: str, suspicions: Sequence[str] = ()
     ) -> None:
-        self.name = name
         self.columns = tuple(cells)
         self.rows = len(next(iter(cells.values())))
         self.suspicions = tuple(suspicions)
@@ -167,18 +165,15 @@ class _TextTable(Table):
         for row, cell in enumerate(cells, start=1):
             if not cell.strip():
                 raise InvalidInputError(
-                    f"task {self.name!r}: row {row} has nothing in column {column!r}; fill it or "
-                    f"leave the row out"
+                    f"row {row} has nothing in column {column!r}; fill it or leave the row out"
                 )
             if cell.strip() in ABSENT or number_of(cell) is None:
                 cure = "leave the column out" if values is None else "fill it, or leave it out"
                 raise InvalidInputError(
-                    f"task {self.name!r}: row {row} has {cell!r} in column {column!r}, which is "
+                    f"row {row} has {cell!r} in column {column!r}, which is "
                     f"no number; {cure} with ?features=…"
                 )
-        raise InvalidInputError(
-            f"task {self.name!r}: column {column!r} holds no numbers or vectors of one length"
-        )
+        raise InvalidInputError(f"column {column!r} holds no numbers or vectors of one length")
 
 
 def _read_numbers(cells: Sequence[Any]) -> np.ndarray | None:

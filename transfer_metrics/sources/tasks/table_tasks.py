@@ -49,7 +49,7 @@ def from_table(
     leave it. With ``header="no"`` the first line of separated values is data, and columns are
     called ``0``, ``1`` and so on. ``bio`` is for ``words_task``, ``missing`` for ``make_task``.
     """
-    table = read_table(place, name, header)
+    table = read_table(place, header)
     asked = Asked(label, text, image, words, features, split)
     try:
         return task_of([table], name, kind, asked, root=root, bio=bio, missing=missing)
@@ -108,7 +108,7 @@ def task_of(
             given = zip(labels, titles, strict=True)
             labels = [y if _is_blank(y) else title for y, title in given] if classes else labels
         for split, index in roles.rows(table).items():
-            read[split] = _some(examples, index, name)
+            read[split] = _some(examples, index)
             numbered[split] = ([labels[i] for i in index], classes)
     labels_of, names = in_one_order(numbered)
     parts = {split: (examples, labels_of[split]) for split, examples in read.items()}
@@ -129,7 +129,7 @@ def _sentences(table: Table, roles: Roles) -> tuple[list[Any], list[Any]]:
 
 def word_lists(table: Table, column: str) -> list[list[Any]]:
     """Cells that hold lists: JSON's, written as in JSON or Python, or words with spaces between."""
-    where, found = f"task {table.name!r}, column {column!r}", []
+    where, found = f"column {column!r}", []
     for row, cell in enumerate(table.cells(column), start=1):
         if isinstance(cell, str):
             listed = cell.lstrip().startswith("[")
@@ -151,9 +151,9 @@ def _parsed(cell: str, where: str) -> Any:
     )
 
 
-def _some(examples: Any, index: np.ndarray, name: str) -> Sequence[Any]:
+def _some(examples: Any, index: np.ndarray) -> Sequence[Any]:
     if isinstance(examples, np.ndarray):
-        return as_examples(examples[index], f"task {name!r}")
+        return as_examples(examples[index], "columns")
     if isinstance(examples, list):
         return [examples[i] for i in index]
     return examples if len(index) == len(examples) else some(examples, index)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError, about, warn
 from transfer_metrics.sources.tasks.array_files import read_arrays
 from transfer_metrics.sources.tasks.column_roles import OF_INDEX, unused
 from transfer_metrics.sources.tasks.foreign_files import foreign, refuse_address
@@ -43,10 +43,8 @@ def read_values(path: str) -> tuple[np.ndarray | dict[str, np.ndarray], dict[str
                 f"{visible(first, 40)!r}; give numbers alone, with points for decimals and a comma "
                 f"or a tab between those of one example, and the labels in a file of their own"
             )
-    try:
+    with about(repr(path)):
         values = table.numbers(columns)
-    except InvalidInputError as error:
-        raise _of_file(error, path) from error
     for column, why in left.items():
         if why != OF_INDEX:
             told = f"left out column {visible(column, 40)!r} ({why}); rename it if it is an input"
@@ -105,28 +103,15 @@ def _check_place(path: str) -> None:
     told = "" if path.lower().endswith(".npy") else foreign(path)
     if told:
         raise InvalidInputError(f"{path!r} {told}")
-    try:
-        refuse_address(path, path)
-    except InvalidInputError as error:
-        raise _of_file(error, path) from error
-
-
-def _of_file(error: InvalidInputError, path: str) -> InvalidInputError:
-    """An error of a table as one of a file, whose name it has once."""
-    told = str(error).removeprefix("task ")
-    return InvalidInputError(told.removeprefix(f"{path!r}: " if told.count(repr(path)) > 1 else ""))
+    refuse_address(path, path, "file")
 
 
 def _table(path: str, of_numbers: bool) -> Table:
     """The table in a file, of which the first line is data unless it can only be names."""
     separated = Path(path).suffix.lower() in _SEPARATED
-    try:
-        table = read_table(path, path, "no" if separated else None, bare=True)
-        if separated and _has_header(table, of_numbers):
-            table = read_table(path, path, "yes")
-    except InvalidInputError as error:
-        raise _of_file(error, path) from error
-    return table
+    with about(repr(path)):
+        table = read_table(path, "no" if separated else None, bare=True)
+        return read_table(path, "yes") if separated and _has_header(table, of_numbers) else table
 
 
 def _has_header(table: Table, of_numbers: bool) -> bool:
