@@ -541,3 +541,13 @@ def test_unknown_names_are_refused():
         GroupLassoSelector(relevance="f_clasif").fit(x, y)
     with pytest.raises(InvalidInputError, match="add up to 12"):
         GroupLassoSelector(layer_sizes=[12]).fit(x, y)
+
+
+@pytest.mark.parametrize("relevance", ["l2", "variance", "f_classif"])
+def test_layers_that_are_not_finite_are_refused_by_every_score(relevance):
+    """Adam and the standard deviation would score them NaN, and keep them."""
+    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    broken = np.where(np.arange(len(X))[:, None] == 3, np.nan, X)
+    selector = GroupLassoSelector(solver="adam", relevance=relevance, steps=2)
+    with pytest.raises(InvalidInputError, match=r"layer 'b' has 1 row\(s\) with NaN"):
+        selector.fit({"a": X, "b": broken}, y)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -1078,3 +1079,29 @@ def test_all_labels_of_a_small_dataset_are_compared() -> None:
     data.targets = [int(y) for y in data.tensors[1]]
     wanted = [0 if i == 37 else i % 2 for i in range(40)]
     assert tm.load_task(data)["train"].labels.tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    "fitted",
+    [
+        tm.LinearProbe(C_grid=(1.0,), max_iter=5),
+        tm.Head2Toe(1.0, steps=1),
+        tm.GroupLassoSelector(relevance="f_classif"),
+        tm.LayerSelector("knn"),
+        tm.FeatureMapSelector("fisher", folds=2, repeats=1, shares=(1.0,)),
+    ],
+    ids=lambda fitted: type(fitted).__name__,
+)
+def test_counts_are_doubted_wherever_something_is_fitted(fitted: Any) -> None:
+    rng = np.random.default_rng(0)
+    rings = np.append(rng.permutation(np.repeat(np.arange(30), 12)), [30, 31])
+    X = {"a": rng.normal(size=(len(rings), 2)), "b": rng.normal(size=(len(rings), 3))}
+    told = "32 different whole numbers, 0 to 31, as labels are taken for classes; fit to numbers"
+    for features in (X, X["a"]):
+        with pytest.warns(TransferMetricsWarning, match=told):
+            fitted.fit(features, rings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TransferMetricsWarning)
+        fitted.fit(X, np.minimum(rings, 29))
+        if isinstance(fitted, (tm.LinearProbe, tm.Head2Toe)):
+            assert fitted.fit(X, rings + 0.5).kind_ == "regression"  # as the warning says

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,19 @@ from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import choose
-from transfer_metrics.selection.columns import LayerColumns, checked, has_layers, layer_columns
+from transfer_metrics.selection.columns import (
+    LayerColumns,
+    checked,
+    has_layers,
+    layer_columns,
+    read_labelled,
+)
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import as_array
-from transfer_metrics.sources.tasks.labels import complete_labels, fitted_kind
+from transfer_metrics.sources.tasks.labels import complete_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.pairing import check_pairs
 from transfer_metrics.sources.tasks.subtasks import held_out, stratified_holdout
@@ -93,7 +99,10 @@ class FeatureData:
 
         Arrays tell the ``owner`` what columns they have. None for ``fraction`` holds out nothing.
         """
-        columns, labels, names, kind = _read(owner, X, y)
+        columns, labels, kind = read_labelled(owner, X, y, dtype=_FLOATS)
+        names = tuple(X.manifest["classes"]) if isinstance(X, FeatureStore) and y is None else ()
+        for doubt in [] if has_layers(X) else dominating(columns.dense()):
+            warn(doubt)
         if kind != "classification":
             codes = as_codes(labels, kind)
             classes = np.arange(codes.shape[1] if kind == "multilabel" else 0)
@@ -102,8 +111,6 @@ class FeatureData:
         else:
             classes, codes = np.unique(labels, return_inverse=True)
         _check_codes(codes, kind)
-        if len(columns) != len(codes):
-            raise InvalidInputError(f"{len(columns)} examples but {len(codes)} labels")
         chosen = _pick(columns.names, layers, X.model if isinstance(X, FeatureStore) else "")
         whole = Labelled(columns, codes).only(chosen)
         if validation is not None:
@@ -275,29 +282,6 @@ def labelled(X: Any, split: str, kind: str, class_names: tuple[str, ...]) -> tup
     if isinstance(X, (Split, FeatureStore)):
         return X, X.labels
     raise InvalidInputError(f"y is missing; {a_type(X)} has no labels of its own")
-
-
-def _read(
-    owner: BaseEstimator, X: Any, y: Any
-) -> tuple[LayerColumns, np.ndarray, tuple[str, ...], str]:
-    """Columns, labels and their kind; for a store's own labels the names of its classes."""
-    if isinstance(X, FeatureStore) and y is None:
-        return layer_columns(X), X.labels, tuple(X.manifest["classes"]), X.kind
-    for features in X.values() if isinstance(X, Mapping) else [X]:
-        check_pairs(features, y)
-    if y is None:  # in words that scikit-learn looks for
-        raise InvalidInputError(
-            "y is missing: it requires y to be passed, but the target y is None"
-        )
-    try:
-        shape = np.asarray(y).shape
-    except ValueError as error:
-        raise InvalidInputError(f"y has rows of different lengths: {error}") from error
-    several = len(shape) == 2 and shape[1] > 1
-    X, labels = checked(owner, X, y, dtype=_FLOATS, multi_output=several)
-    for doubt in [] if has_layers(X) else dominating(X):
-        warn(doubt)
-    return layer_columns(X), labels, (), fitted_kind(labels)
 
 
 def _read_validation(

@@ -148,7 +148,7 @@ class Head2Toe(Head):
         before = results_of(self.selector)
         self.selector_ = self.selector if before is None else before
         if self.selector_ is None:
-            self.selector_ = self.new_selector().fit(features, codes)
+            self.selector_ = self.new_selector().fit_columns(features, codes, data.kind)
         if isinstance(self.selector_, Selection):
             inside = self.selector_.inside(features)
         elif hasattr(self.selector_, "columns_"):
@@ -354,7 +354,7 @@ class Head2ToeCV(Head):
         accuracies: dict[float, list[float]] = {keep: [] for keep in keeps}
         for train, held in self._folds(data):
             codes, middle, spread = scaled(train.codes, data.kind)
-            selector = head.new_selector().fit(train.columns, codes)
+            selector = head.new_selector().fit_columns(train.columns, codes, data.kind)
             for keep in keeps:
                 inside = train.columns.inside(selector.top(keep))
                 fit = head.train(data, train.columns, codes, inside)

@@ -15,7 +15,6 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.files import check_file, written
 from transfer_metrics.results.record_files import FORMATS
 from transfer_metrics.results.table import ScoreTable
@@ -25,10 +24,9 @@ from transfer_metrics.selection.columns import (
     checked,
     has_layers,
     layer_columns,
+    read_labelled,
     refuse_unfitted,
 )
-from transfer_metrics.sources.tasks.labels import complete_labels, kind_of
-from transfer_metrics.sources.tasks.pairing import check_pairs
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics selection 1"
@@ -74,36 +72,15 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         told = [f"{layer}[{c}]" for layer, inside in self._kept.layers.items() for c in inside]
         return np.array(told, dtype=object)
 
-    def _read_fit(self, X: Any, y: Any, labelled: bool = True) -> tuple[LayerColumns, Any, str]:
-        """Columns, labels and the kind of task; arrays are checked as scikit-learn does."""
-        kind = ""
-        if y is not None and not isinstance(X, LayerColumns):
-            for features in X.values() if isinstance(X, Mapping) else [X]:
-                check_pairs(features, y)
-        if isinstance(X, FeatureStore) and y is None:
-            columns, y, kind = layer_columns(X), X.labels, X.kind
-        elif y is None and labelled:
-            raise InvalidInputError("requires y to be passed, but the target y is None")
-        elif has_layers(X):
-            columns = layer_columns(X)
-        elif y is None:
-            columns = layer_columns(checked(self, X), self.layer_sizes)
-        else:
-            shape = np.asarray(y).shape
-            several = len(shape) == 2 and shape[1] > 1
-            X, y = checked(self, X, y, ensure_min_samples=2, multi_output=several)
-            columns = layer_columns(X, self.layer_sizes)
+    def _read_fit(
+        self, X: Any, y: Any, needs_labels: bool = True, by_type: bool = True
+    ) -> tuple[LayerColumns, Any, str]:
+        """Columns, labels and the kind of task; see ``read_labelled``."""
+        sizes = self.layer_sizes
+        how: dict[str, Any] = {"needs_labels": needs_labels, "by_type": by_type}
+        columns, labels, kind = read_labelled(self, X, y, sizes, ensure_min_samples=2, **how)
         self.n_features_in_ = columns.dim
-        if y is None:
-            return columns, None, kind
-        labels = np.asarray(y)
-        if len(labels) != len(columns):
-            raise InvalidInputError(
-                f"y must hold one label per example: got {len(labels)} for {len(columns)}"
-            )
-        if not kind:
-            complete_labels(labels, None if labels.dtype.kind == "f" else "classification")
-        return columns, labels, kind or kind_of({"y": labels})
+        return columns, labels, kind
 
     def _keep(
         self, columns: LayerColumns, inside: Mapping[str, np.ndarray], unit: bool = False

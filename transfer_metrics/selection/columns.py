@@ -13,6 +13,8 @@ from transfer_metrics.errors import InvalidInputError, LayerNotFoundError
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.tasks.label_values import as_array, as_numbers
+from transfer_metrics.sources.tasks.labels import fitted_kind
+from transfer_metrics.sources.tasks.pairing import check_pairs
 
 _COLUMNS_AT_ONCE = 8192
 
@@ -175,6 +177,47 @@ def refuse_unfitted(owner: Any, *attributes: str) -> None:
     except NotFittedError:
         told = f"this {type(owner).__name__} is not fitted yet; call fit before you use it"
         raise _UnfittedError(told) from None
+
+
+def read_labelled(
+    owner: Any,
+    X: Any,
+    y: Any,
+    layer_sizes: Sequence[int] | None = None,
+    *,
+    needs_labels: bool = True,
+    by_type: bool = True,
+    **how: Any,
+) -> tuple[LayerColumns, np.ndarray | None, str]:
+    """What a head or selector is fitted on: columns, labels as given, and their kind.
+
+    A store's own labels if there is no ``y``; None and ``""`` where none are needed. ``by_type``
+    is that of ``fitted_kind``, ``how`` what ``checked`` takes.
+    """
+    if isinstance(X, FeatureStore) and y is None:
+        return layer_columns(X), X.labels, X.kind
+    if y is None and needs_labels:  # in words that scikit-learn looks for
+        raise InvalidInputError(
+            "y is missing: it requires y to be passed, but the target y is None"
+        )
+    if y is None:
+        return layer_columns(X if has_layers(X) else checked(owner, X), layer_sizes), None, ""
+    if isinstance(X, LayerColumns):  # of whoever has read its labels, and numbered the classes
+        return X, np.asarray(y), "classification"
+    for features in X.values() if isinstance(X, Mapping) else [X]:
+        check_pairs(features, y)
+    try:
+        shape = np.asarray(y).shape
+    except ValueError as error:
+        raise InvalidInputError(f"y has rows of different lengths: {error}") from error
+    several = len(shape) == 2 and shape[1] > 1
+    X, labels = checked(owner, X, y, multi_output=several, **how)
+    columns = layer_columns(X, layer_sizes)
+    if len(columns) != len(labels):
+        raise InvalidInputError(
+            f"{len(columns)} examples but {len(labels)} labels; give one label per example"
+        )
+    return columns, labels, fitted_kind(labels, by_type)
 
 
 def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how: Any) -> Any:

@@ -11,13 +11,11 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
-from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import train_softmax
 from transfer_metrics.selection.base import ColumnSelector
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.selection.proximal import group_lasso
-from transfer_metrics.sources.tasks.labels import fitted_kind
 from transfer_metrics.statistics.inputs import as_labels, as_targets
 
 _SOLVERS = ("proximal", "adam")
@@ -147,11 +145,12 @@ class GroupLassoSelector(ColumnSelector):
         """
         self._check_parameters()
         columns, y, kind = self._read_fit(X, y, self.relevance not in _WITHOUT_LABELS)
-        if y is not None:
-            known = isinstance(X, FeatureStore) and kind == X.kind
-            # A head that hands over columns has read their labels.
-            kind = kind if known else fitted_kind(y, read=isinstance(X, LayerColumns))
-            self.refuse(kind)
+        return self.fit_columns(columns, y, kind)
+
+    def fit_columns(self, columns: LayerColumns, y: Any, kind: str) -> Self:
+        """Score and choose by labels of a ``kind`` that were read already; see ``fit``."""
+        self._check_parameters()
+        self.refuse(kind)
         features = columns.unit_rows() if self.unit_norm else columns
         self.lam_: float | None = None
         self.lambda_max_: float | None = None

@@ -146,7 +146,7 @@ class LayerSelector(ColumnSelector):
                 by default.
         """
         self._check()
-        columns, labels, kind = self._read_fit(X, y)
+        columns, labels, kind = self._read_fit(X, y, by_type=False)
         metrics, self.metric_, kind = self._metrics(kind, fixed=y is None)
         unit = self.normalise == "unit" or (self.normalise, self.mode) == ("auto", "forward")
         columns = columns.unit_rows() if unit else columns

@@ -33,6 +33,11 @@ _DENSE = 0.8
 _MOST_NAMED = 100_000
 """Classes that may be named without an example of each; every class costs memory per feature."""
 _OF_SEVERAL = "MultiLabelBinarizer of scikit-learn makes zeros and ones of lists of labels"
+_MEASURED = (
+    "fit to numbers that are not all whole, such as y + 0.5, if they are measured or counted, as "
+    "ages are"
+)
+"""The cure of a fit to classes that are none."""
 _LONG_TAIL = 3.0
 """So many times as many examples in the largest class as in the smallest make balance matter."""
 
@@ -123,22 +128,22 @@ def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np
     return kind, _numbered({"y": array}, None)[0]["y"]
 
 
-def fitted_kind(y: Any, read: bool = False) -> str:
+def fitted_kind(y: Any, by_type: bool = True) -> str:
     """What a head or selector takes an array of labels for.
 
     One number per example, of an integer type, is a class, as scikit-learn has it; ``kind_of``
-    decides about all others. What is missing, and classes spelt out, are refused unless the labels
-    were ``read`` before.
+    decides about all others, and not ``by_type`` about these too. What is missing, and classes
+    spelt out, are refused; ``doubts`` about classes are warned of.
     """
     array = as_array(y)
     plain = array.ndim == 1 and array.dtype.kind != "f"
-    if not read:
-        array = complete_labels(array, "classification" if plain else None)
-    if plain:
-        return "classification"
-    kind = kind_of({"y": array}) if read else _decided({"y": array})
+    array = complete_labels(array, "classification" if plain else None)
+    kind = "classification" if plain and by_type else _decided({"y": array})
     if kind == "classification":
         _refuse_several("y", array)
+        for doubt in doubts({"y": array}, kind):
+            told, says, _ = doubt.partition("; say kind=")  # which no fit is told
+            warn(f"{told}; {_MEASURED}" if says else doubt)
     return kind
 
 
