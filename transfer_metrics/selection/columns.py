@@ -188,7 +188,7 @@ def read_labelled(
     needs_labels: bool = True,
     by_type: bool = True,
     **how: Any,
-) -> tuple[LayerColumns, np.ndarray | None, str]:
+) -> tuple[LayerColumns, Any, str]:
     """What a head or selector is fitted on: columns, labels as given, and their kind.
 
     A store's own labels if there is no ``y``; None and ``""`` where none are needed. ``by_type``
