@@ -194,7 +194,7 @@ def test_nothing_is_kept_where_nothing_was_asked_for(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_numbers_that_mean_nothing_are_refused(options):
     name, value = next(iter(options.items()))
-    with pytest.raises(InvalidInputError, match=f"{name} must .*, not {value}"):
+    with pytest.raises(InvalidInputError, match=f"{name}={value}"):
         train(**options)
     x, y = data()
     with pytest.raises(InvalidInputError, match="must lie in 0"):

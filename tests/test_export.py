@@ -20,7 +20,6 @@ from tests.plain_networks import shared_models
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnknownNameError, UnsupportedTaskError
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.export import file_logits
 from transfer_metrics.heads.finetune import FineTune
 from transfer_metrics.heads.head2toe import Head2Toe
 from transfer_metrics.heads.linear import LinearProbe
@@ -229,7 +228,7 @@ def check(head: Head, task: tm.Task, folder: Path) -> None:
         told = head.export(folder / f"file{ending}")
         assert told.difference <= TOLERANCE
         for n in (1, len(examples)):
-            found = file_logits(told, model, [examples[i] for i in range(n)])
+            found = told.logits(model, [examples[i] for i in range(n)])
             np.testing.assert_allclose(found, expected[:n], atol=TOLERANCE * scale)
         assert (found.argmax(1) == expected.argmax(1)).all()
 
@@ -314,7 +313,7 @@ def test_accuracy_on_real_photos(shared, model, data, kind, tmp_path):
     accuracy = head.score(task)
     for ending in (".onnx", ".pt2"):
         told = head.export(tmp_path / f"file{ending}")
-        logits = file_logits(told, head._source().get(), task["test"].examples)
+        logits = told.logits(head._source().get(), task["test"].examples)
         assert np.mean(logits.argmax(1) == task["test"].labels) == accuracy
 
 

@@ -13,7 +13,6 @@ from torch import nn
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, UnknownNameError
-from transfer_metrics.heads.head2toe import _gathered
 from transfer_metrics.selection import adam
 from transfer_metrics.selection.columns import layer_columns, unit_rows
 
@@ -99,7 +98,9 @@ def test_columns_inside_layers_and_gathered() -> None:
     inside = columns.inside([6, 0, 2])
     assert {n: c.tolist() for n, c in inside.items()} == {"a": [0, 2], "b": [3]}
     expected = [unit_rows(layers["a"][:, [0, 2]]), unit_rows(layers["b"][:, [3]])]
-    np.testing.assert_array_equal(_gathered(columns, inside).dense(), np.concatenate(expected, 1))
+    np.testing.assert_array_equal(
+        columns.take(inside).unit_rows().dense(), np.concatenate(expected, 1)
+    )
 
 
 def test_on_a_network_the_module_gives_the_same_logits(tmp_path: Path) -> None:

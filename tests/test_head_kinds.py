@@ -25,7 +25,6 @@ from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError
 from transfer_metrics.heads.base import HEADS as REGISTERED
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.export import file_logits
 from transfer_metrics.heads.linear import _path_of
 from transfer_metrics.heads.objective import Outcome, quality
 
@@ -341,7 +340,7 @@ def test_a_head_on_words_is_exported_as_one_on_tokens(bert, ending, tmp_path):
     head = tm.LinearProbe(C_grid=C, layers="blocks").fit(bert, task)
     written = head.export(tmp_path / f"words{ending}")
     assert written.outputs["logits"] == "float32 (N, T, 2)"
-    found = file_logits(written, head.source_.get(), task["test"].examples)
+    found = written.logits(head.source_.get(), task["test"].examples)
     np.testing.assert_allclose(found, head.logits(task), atol=1e-4)
 
 

@@ -258,7 +258,7 @@ def _run_predict(args: argparse.Namespace) -> int:
 
 def _run_export(args: argparse.Namespace) -> int:
     """Write, try the file, and print what it takes and gives."""
-    from transfer_metrics.heads.export import WRITTEN, file_logits
+    from transfer_metrics.heads.export import WRITTEN
     from transfer_metrics.heads.splits import with_test
     from transfer_metrics.sources.tasks.load_task import load_task
 
@@ -291,7 +291,7 @@ def _run_export(args: argparse.Namespace) -> int:
     ]
     if task is not None and data is not None:
         of_head = head.logits(task, split=args.split)
-        of_file = file_logits(exported, head._source().get(), data.examples)
+        of_file = exported.logits(head._source().get(), data.examples)
         for name, logits in (("head", of_head), ("file", of_file)):
             right = logits.argmax(axis=1) == data.labels
             record[f"accuracy_{name}"] = float(right.mean())

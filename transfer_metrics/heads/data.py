@@ -45,6 +45,35 @@ _EVERY = ("all", "*", "activations", "blocks")
 
 
 @dataclass(frozen=True, eq=False)
+class Units:
+    """The mean and spread (K,) of targets, which are trained for without; all else as it is.
+
+    >>> units = Units.of("regression", np.array([[1.0], [5.0]]))
+    >>> units.inside(np.array([[1.0], [5.0]])).tolist()
+    [[-1.0], [1.0]]
+    """
+
+    kind: str
+    middle: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def of(cls, kind: str, codes: np.ndarray) -> Units:
+        """Those of training targets."""
+        if kind != "regression":
+            return cls(kind, np.zeros(1, np.float32), np.ones(1, np.float32))
+        return cls(kind, codes.mean(axis=0), codes.std(axis=0))
+
+    def inside(self, codes: np.ndarray) -> np.ndarray:
+        """What is trained for."""
+        return codes if self.kind != "regression" else (codes - self.middle) / self.spread
+
+    def outside(self, weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (C, k) and biases (C,) for the targets themselves."""
+        return weights * self.spread[:, None], bias * self.spread + self.middle
+
+
+@dataclass(frozen=True, eq=False)
 class Labelled:
     """Features with what is to be predicted of each example.
 

@@ -62,7 +62,7 @@ class Exported:
         inputs: what it reads: type and shape by name, ``N`` for the batch.
         outputs: what it gives, likewise.
         difference: the largest between its logits and the network's, over the largest logit or one.
-        largest: number of bytes.
+        bytes: how large it is.
     """
 
     path: Path
@@ -71,6 +71,21 @@ class Exported:
     outputs: dict[str, str]
     difference: float
     bytes: int
+
+    def logits(self, model: Model, examples: Sequence[Any]) -> np.ndarray:
+        """What the file says of raw examples that a model preprocesses: logits (N, C)."""
+        array = example_modality(examples[0]) == "tensor" and not are_pixels(model, examples[0])
+        feed = Feed.of(model, np.shape(examples[0]) if array else None)
+        run, inputs = (
+            _opened(self.path, self.format),
+            Inputs.of_examples(model, examples, keep=False),
+        )
+        runs = inputs.runs(_AT_ONCE)
+        parts = []
+        for batch in (inputs.batch(rows) for rows in runs):
+            logits = run(feed.of_batch(batch))[-1]
+            parts.append(_of_words(logits, batch.words) if logits.ndim == 3 else logits)
+        return np.concatenate(parts)[np.argsort(np.concatenate(runs))]
 
 
 def export_network(
@@ -314,20 +329,6 @@ def _opened(path: Path, format: str) -> Callable[[Mapping[str, Tensor]], list[np
         return lambda inputs: session.run(None, {n: x.numpy() for n, x in inputs.items()})
     module = torch.export.load(path).module()
     return lambda inputs: [x.detach().numpy() for x in module(*inputs.values()).values()]
-
-
-def file_logits(exported: Exported, model: Model, examples: Sequence[Any]) -> np.ndarray:
-    """What an exported file says of raw examples that a model preprocesses: logits (N, C)."""
-    as_they_are = example_modality(examples[0]) == "tensor" and not are_pixels(model, examples[0])
-    shape = np.shape(examples[0]) if as_they_are else None
-    run, feed = _opened(exported.path, exported.format), Feed.of(model, shape)
-    inputs = Inputs.of_examples(model, examples, keep=False)
-    runs = inputs.runs(_AT_ONCE)
-    parts = []
-    for batch in (inputs.batch(rows) for rows in runs):
-        logits = run(feed.of_batch(batch))[-1]
-        parts.append(_of_words(logits, batch.words) if logits.ndim == 3 else logits)
-    return np.concatenate(parts)[np.argsort(np.concatenate(runs))]
 
 
 def _apart(logits: np.ndarray, others: Tensor) -> float:

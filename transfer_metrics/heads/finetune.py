@@ -20,8 +20,7 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.features.layers import list_layers
 from transfer_metrics.features.proof import settings_of
 from transfer_metrics.heads.base import Head, resolve_head
-from transfer_metrics.heads.data import TaskData, is_model
-from transfer_metrics.heads.head2toe import scaled
+from transfer_metrics.heads.data import TaskData, Units, is_model
 from transfer_metrics.heads.linear import LinearProbe
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.origin import ModelRef
@@ -43,9 +42,6 @@ _RATES: Mapping[str, tuple[float, ...]] = {
 """Learning rates to choose from: the LP-FT paper's, the last with batch normalisation in evaluation
 mode; wide ones, since small networks without a classifier to keep learn fastest at the upper end;
 those of AdamW, about those that BERT's authors fine-tune with, and a tenth from a trained head."""
-
-_Targets = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""What is trained for, and what it is scaled by; see ``scaled``."""
 
 
 class FineTune(Head):
@@ -176,14 +172,14 @@ class FineTune(Head):
         data = self._task_data(X, y, validation)
         self._settings = settings_of(data.model, data.task)
         began = time.perf_counter()
-        targets = scaled(data.train_codes, data.task.kind)
-        initial = self._initial(data, targets, grid[0].seed)
+        units = Units.of(data.task.kind, data.train_codes)
+        initial = self._initial(data, units, grid[0].seed)
         self.initial_seconds_ = time.perf_counter() - began
         where = next((p.device for p in data.model.module.parameters()), torch.device("cpu"))
         initial.to(self.device or where)
-        best, runs = self._tuned(initial, data, targets, grid)
+        best, runs = self._tuned(initial, data, units, grid)
         assert isinstance(best.network, TransferNet)
-        self._set_network(best.network.eval(), data, targets)
+        self._set_network(best.network.eval(), data, units)
         self.lr_, self.weight_decay_ = best.settings.lr, best.settings.weight_decay
         self.optimizer_ = best.settings.optimizer
         self.epoch_, self.val_score_ = best.run.epoch, best.run.val_score
@@ -219,7 +215,7 @@ class FineTune(Head):
             )
         return start
 
-    def _initial(self, data: TaskData, targets: _Targets, seed: int) -> TransferNet:
+    def _initial(self, data: TaskData, units: Units, seed: int) -> TransferNet:
         """The network to start from, with a copy of the model's as its backbone."""
         start = self._start()
         backbone = full_precision(copied(data.model.module))
@@ -237,15 +233,9 @@ class FineTune(Head):
         for theirs, ours in (("C_", "C_"), ("val_score_", "probe_val_score_"), ("kept_", "kept_")):
             if hasattr(start, theirs):
                 setattr(self, ours, getattr(start, theirs))
-        _, middle, spread = targets
-        return TransferNet(
-            backbone,
-            start.layers_,
-            start._pool(),
-            linear_layer(start.coef_ / spread[:, None], (start.intercept_ - middle) / spread),
-            columns=start.layer_columns_,
-            unit_norm=start.unit_norm_,
-        )
+        start.coef_ = start.coef_ / units.spread[:, None]
+        start.intercept_ = units.inside(start.intercept_)
+        return start._on(backbone)
 
     def _grid(self, optimizer: str = "sgd") -> list[TrainSettings]:
         """The settings to try; one is enough where there is no epoch to train."""
@@ -288,7 +278,7 @@ class FineTune(Head):
         return grid if self.epochs else grid[:1]
 
     def _tuned(
-        self, initial: TransferNet, data: TaskData, targets: _Targets, grid: Sequence[TrainSettings]
+        self, initial: TransferNet, data: TaskData, units: Units, grid: Sequence[TrainSettings]
     ) -> tuple[Training, list[Run]]:
         train, held, name = data.task["train"], data.held_split, data.task.name
         inputs = held_inputs = Inputs.of_examples(
@@ -306,10 +296,9 @@ class FineTune(Head):
                 "val": held.fingerprint if "val" in data.task.splits else "",
                 "held": data.held.tolist(),
             }
-        codes, middle, spread = targets
-        truth = data.held_codes
+        codes, truth = (units.inside(of) for of in (data.train_codes, data.held_codes))
         if data.task.kind != "classification":
-            codes, truth = (x.astype(np.float32) for x in (codes, (truth - middle) / spread))
+            codes, truth = codes.astype(np.float32), truth.astype(np.float32)
         return tune(
             initial,
             inputs.rows(data.rows),
@@ -325,13 +314,9 @@ class FineTune(Head):
             kind=data.task.kind,
         )
 
-    def _set_network(self, network: TransferNet, data: TaskData, targets: _Targets) -> None:
-        _, middle, spread = targets
-        with torch.no_grad():
-            for tensor in network.head.parameters():
-                by = torch.from_numpy(spread).to(tensor)
-                tensor.mul_(by[:, None] if tensor.ndim == 2 else by)
-            network.head.bias.add_(torch.from_numpy(middle).to(network.head.bias))
+    def _set_network(self, network: TransferNet, data: TaskData, units: Units) -> None:
+        weight, bias = (t.detach().cpu().numpy() for t in (network.head.weight, network.head.bias))
+        network.head = linear_layer(*units.outside(weight, bias)).to(network.head.weight.device)
         self.kind_, self.classes_, self.class_names_ = (
             data.task.kind,
             data.classes,

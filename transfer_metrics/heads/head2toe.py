@@ -15,14 +15,14 @@ from sklearn.utils import check_random_state
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.data import FeatureData, Labelled, TaskData, is_model
+from transfer_metrics.heads.data import FeatureData, Labelled, TaskData, Units, is_model
 from transfer_metrics.heads.objective import quality
 from transfer_metrics.naming import a_type
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.registry import choose
-from transfer_metrics.selection.adam import SoftmaxFit, train_softmax
+from transfer_metrics.selection.adam import train_softmax
 from transfer_metrics.selection.base import Selection
-from transfer_metrics.selection.columns import LayerColumns, layer_columns
+from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.specs import results_of
@@ -54,7 +54,7 @@ class Head2Toe(Head):
 
     Every layer is pooled to about T features and each example's vector of a layer is given unit
     length; a softmax regression with the group lasso scores all features side by side; the
-    fraction ``keep`` with the highest scores is _gathered, what was chosen of a layer is given unit
+    fraction ``keep`` with the highest scores is gathered, what was chosen of a layer is given unit
     length again, and an unregularised head is trained on it from scratch.
 
     For targets of a regression, scaled to spread one, the loss of both stages is half the squared
@@ -144,7 +144,8 @@ class Head2Toe(Head):
         """
         data = self._feature_data(X, y, None)
         features = data.train.columns
-        codes, middle, spread = scaled(data.train.codes, data.kind)
+        units = Units.of(data.kind, data.train.codes)
+        codes = units.inside(data.train.codes)
         before = results_of(self.selector)
         self.selector_ = self.selector if before is None else before
         if self.selector_ is None:
@@ -162,9 +163,8 @@ class Head2Toe(Head):
         self.kept_ = {name: len(columns) for name, columns in inside.items()}
         self.candidates_ = features.dim
         read = tuple(layer for layer in data.layers if layer.name in inside)
-        weights, bias = fit.weights.T * spread[:, None], fit.bias * spread + middle
         data = dataclasses.replace(data, layers=read)
-        self._set_head(data, weights, bias, columns=inside, unit_norm=True)
+        self._set_head(data, *units.outside(*fit), columns=inside, unit_norm=True)
         for path in (self._state_file(part) for part in ("relevance", "head")):
             if path is not None:
                 path.unlink(missing_ok=True)
@@ -172,10 +172,10 @@ class Head2Toe(Head):
 
     def train(
         self, data: FeatureData, x: LayerColumns, codes: np.ndarray, inside: _Inside
-    ) -> SoftmaxFit:
-        """Train the final head on some columns of each layer."""
-        return train_softmax(
-            _gathered(x, inside),
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (C, k) and bias of the final head on some columns of each layer."""
+        fit = train_softmax(
+            x.take(inside).unit_rows(),
             codes,
             data.outputs,
             kind=data.kind,
@@ -187,6 +187,7 @@ class Head2Toe(Head):
             checkpoint=self._state_file("head"),
             progress=self.progress,
         )
+        return fit.weights.T, fit.bias
 
     def training_reads(self, examples: int) -> tuple[int, int]:
         """All features for the relevance, and those chosen for the head; see ``Head``."""
@@ -214,24 +215,6 @@ class Head2Toe(Head):
 
     def _state_file(self, part: str) -> Path | None:
         return None if self.checkpoint is None else Path(self.checkpoint) / f"{part}.safetensors"
-
-
-def _gathered(features: LayerColumns, inside: _Inside) -> LayerColumns:
-    """Some columns of each layer, in memory, what there is of a layer at length one."""
-    chosen = {n: np.ascontiguousarray(features.layer(n)[:, c]) for n, c in inside.items()}
-    return layer_columns(chosen).unit_rows()
-
-
-def scaled(codes: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is trained for: targets at mean zero and spread one, with both; all else as it is.
-
-    >>> [part.tolist() for part in scaled(np.array([[1.0], [5.0]]), "regression")]
-    [[[-1.0], [1.0]], [3.0], [2.0]]
-    """
-    if kind != "regression":
-        return codes, np.zeros(1, np.float32), np.ones(1, np.float32)
-    middle, spread = codes.mean(axis=0), codes.std(axis=0)
-    return (codes - middle) / spread, middle, spread
 
 
 class Head2ToeCV(Head):
@@ -353,14 +336,14 @@ class Head2ToeCV(Head):
         """Accuracies of one setting with every fraction."""
         accuracies: dict[float, list[float]] = {keep: [] for keep in keeps}
         for train, held in self._folds(data):
-            codes, middle, spread = scaled(train.codes, data.kind)
+            units = Units.of(data.kind, train.codes)
+            codes = units.inside(train.codes)
             selector = head.new_selector().fit_columns(train.columns, codes, data.kind)
             for keep in keeps:
                 inside = train.columns.inside(selector.top(keep))
-                fit = head.train(data, train.columns, codes, inside)
-                logits = _gathered(held.columns, inside).dense() @ fit.weights + fit.bias
-                found = quality(data.kind, logits * spread + middle, held.codes)
-                accuracies[keep].append(found)
+                weight, bias = units.outside(*head.train(data, train.columns, codes, inside))
+                logits = held.columns.take(inside).unit_rows().dense() @ weight.T + bias
+                accuracies[keep].append(quality(data.kind, logits, held.codes))
             bar.update()
         setting = {name: getattr(head, name) for name in _NAMES}
         return [

@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from transfer_metrics.errors import (
 from transfer_metrics.features.extract import versions
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.shards import layers_of
-from transfer_metrics.files import check_folder
+from transfer_metrics.files import ADVICE, TEMPORARY, check_folder
 from transfer_metrics.heads.objective import QUALITY, class_labels
 from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.predictor import Predictor
@@ -212,45 +210,33 @@ def _write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
     Other files there go along.
     """
-    old = path.exists()
-    if old and not path.is_dir():
+    if path.exists() and not path.is_dir():
         raise InvalidInputError(f"{path} is a file; name a folder for the head")
     check_folder(path, (RECORD,))
-    made: list[Path] = []
+    beside: dict[str, Any] = {"dir": path.parent, "prefix": f"{path.name}.", "suffix": TEMPORARY}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp"))
-        made.append(fresh)
-        for name, data in files.items():
-            with (fresh / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        fresh.chmod(0o755)
-        if not old:
-            fresh.rename(path)
-            return
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp"))
-        try:
-            path.rename(aside / "old")
-            fresh.rename(path)
-            # What others have put into the folder stays there.
-            for other in [one for one in (aside / "old").iterdir() if one.name not in files]:
-                other.rename(path / other.name)
-        except BaseException:
-            with suppress(OSError):
-                if not path.exists():
-                    (aside / "old").rename(path)
-                aside.rmdir()
-            raise
-        made.append(aside)
+        with tempfile.TemporaryDirectory(**beside, ignore_cleanup_errors=True) as place:
+            fresh, old = Path(place, "fresh"), Path(place, "old")
+            fresh.mkdir()
+            for name, data in files.items():
+                with (fresh / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            try:
+                if path.exists():
+                    path.rename(old)
+                fresh.rename(path)
+                # What others have put into the folder stays there.
+                for other in [*old.iterdir()] if old.exists() else []:
+                    if other.name not in files:
+                        other.rename(path / other.name)
+            finally:
+                if old.exists() and not path.exists():
+                    old.rename(path)
     except OSError as error:
-        raise InvalidInputError(
-            f"cannot write {path} ({reason(error)}); free some space or choose another folder"
-        ) from error
-    finally:
-        for folder in made:
-            shutil.rmtree(folder, ignore_errors=True)
+        raise InvalidInputError(f"cannot write {path} ({reason(error)}); {ADVICE}") from error
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +14,6 @@ from scipy.special import log_expit, log_softmax
 
 from transfer_metrics.errors import InvalidInputError, check_whole
 from transfer_metrics.heads.base import Head
-from transfer_metrics.heads.data import Labelled
 from transfer_metrics.heads.objective import quality
 from transfer_metrics.progress import check_time
 from transfer_metrics.sources.tasks.subtasks import check_share
@@ -22,6 +22,10 @@ from transfer_metrics.threads import threads_for
 
 LINEAR_C = tuple(float(c) for c in np.logspace(-7, 2, 50))
 """The paper's inverse strengths, ascending."""
+
+
+_Fits = Callable[[float], tuple[np.ndarray, np.ndarray, int | Fraction, int]]
+"""From C to weights, biases, iterations, and how many fits reached their limit of them."""
 
 
 @dataclass(frozen=True)
@@ -126,20 +130,13 @@ class LinearProbe(Head):
         """
         check_share(self.validation)
         data = self._feature_data(X, y, validation)
-        train, held, whole = data.train, data.held, data.whole
-        x = train.columns.dense(), train.codes, held.columns.dense(), held.codes
-        path = _path_of(data.kind, *x, data.outputs, C_grid=self.C_grid, max_iter=self.max_iter)
-        coef, intercept = path.coef, path.intercept
-        if self.refit and len(whole) > len(train):
-            if data.kind == "classification":
-                coef, intercept = _refitted(whole, path, data.outputs, self.max_iter)
-            else:
-                x = (whole.columns.dense(), whole.codes) * 2
-                again = _path_of(
-                    data.kind, *x, data.outputs, C_grid=(path.C,), max_iter=self.max_iter
-                )
-                coef, intercept = again.coef, again.intercept
-        self._set_head(data, coef, intercept)
+        train, held = ((part.columns.dense(), part.codes) for part in (data.train, data.held))
+        kind, size, most = data.kind, data.outputs, self.max_iter
+        path = best = _path_of(kind, *train, *held, size, C_grid=self.C_grid, max_iter=most)
+        if self.refit and len(data.whole) > len(data.train):
+            whole = data.whole.columns.dense(), data.whole.codes
+            best = _path_of(kind, *whole, *whole, size, C_grid=(path.C,), max_iter=most, start=path)
+        self._set_head(data, best.coef, best.intercept)
         self.C_, self.val_scores_ = path.C, path.scores
         self.val_score_ = float(path.scores.max())
         self.unconverged_, self.n_iter_ = path.unconverged, path.n_iter
@@ -164,100 +161,108 @@ def _path_of(
     *,
     C_grid: Sequence[float] = LINEAR_C,
     max_iter: int = 200,
+    start: _Path | None = None,
 ) -> _Path:
     """Linear models along a path of inverse strengths, the best by validation.
 
-    For features as they are, which are normalised by one mean and one standard deviation.
+    For features as they are, which are normalised by one mean and one standard deviation. Of equals
+    the one under which the validation labels are likeliest, and of these the first. (The authors'
+    code takes the first of equals, whose logits can be so small that a fit to other examples tells
+    nothing.) ``start`` has the weights that the first fit of classes begins with.
+
+    Source: arXiv 2202.10054 and its code, ``log_reg_sk.py``.
     """
     check_whole(1, max_iter=max_iter)
     grid = sorted(float(c) for c in C_grid)
     if not grid or not 0 < grid[0] <= grid[-1] < math.inf:
         raise InvalidInputError(f"C_grid={C_grid!r}; give positive numbers")
-    x, x_held = _matrix(x), _matrix(x_held)
-    mean, std = _scalar_normalisation(x)
-    scaled, scaled_held = (x - mean) / std, (x_held - mean) / std
+    # Half precision is too coarse to fit in.
+    x, x_held = (a.astype(np.float32) if a.dtype == np.float16 else a for a in (x, x_held))
+    mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
+    if not std > 0:
+        raise InvalidInputError("all features are the same number; there is nothing to learn from")
+    x, x_held = (x - mean) / std, (x_held - mean) / std
     if kind == "regression":
-        path = _ridge_path(scaled, codes, scaled_held, codes_held, grid)
+        fit = _ridge_fits(x, codes)
     elif kind == "multilabel":
-        path = _label_path(scaled, codes, scaled_held, codes_held, grid, max_iter)
+        fit = _label_fits(x, codes, max_iter)
     else:
-        path = _logistic_path(scaled, codes, scaled_held, codes_held, outputs, grid, max_iter)
-    coef, intercept = _unnormalised(path.coef, path.intercept, mean, std)
-    return replace(path, coef=coef, intercept=intercept)
+        began = None
+        if start is not None:
+            began = start.coef * std, start.intercept + mean * start.coef.sum(axis=1)
+        fit = _class_fits(x, codes, outputs, max_iter, began)
+    scores: list[float] = []
+    spent, unconverged, best = Fraction(0), 0, (-math.inf, -math.inf)
+    for C in grid:
+        weight, bias, iterations, late = fit(C)
+        spent, unconverged = spent + iterations, unconverged + late
+        logits = x_held @ weight.T + bias
+        found = quality(kind, logits, codes_held), _certainty(kind, logits, codes_held)
+        if not scores or found > best:
+            best, chosen = found, (*_unnormalised(weight, bias, mean, std), C)
+            n_iter = max(math.ceil(spent), 1)
+        scores.append(found[0])
+    return _Path(*chosen, np.array(scores), unconverged, n_iter)
 
 
-def _logistic_path(
+def _certainty(kind: str, logits: np.ndarray, truth: np.ndarray) -> float:
+    """Log-likelihood of labels that are known; none of targets."""
+    if kind == "regression":
+        return 0.0
+    if kind == "multilabel":
+        return float(log_expit(np.where(truth > 0, logits, -logits)).sum())
+    known = np.flatnonzero(truth >= 0)
+    return float(log_softmax(logits[known], axis=1)[np.arange(len(known)), truth[known]].sum())
+
+
+def _class_fits(
     x: np.ndarray,
     codes: np.ndarray,
-    x_held: np.ndarray,
-    codes_held: np.ndarray,
     num_classes: int,
-    grid: Sequence[float],
     max_iter: int,
-) -> _Path:
-    """Logistic regressions, the best by validation accuracy.
-
-    Of equals the one with the lowest cross-entropy there, and of these the first; classes without a
-    training example get zeros. The authors' code takes the first of equals, whose logits can be so
-    small that a fit to other examples tells nothing.
-
-    Source: arXiv 2202.10054 and its code, ``log_reg_sk.py``.
-    """
+    start: tuple[np.ndarray, np.ndarray] | None,
+) -> _Fits:
+    """Logistic regressions, each started from the last; absent classes get zeros."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=grid[0], max_iter=max_iter, warm_start=True)
-    known = codes_held >= 0
-    scores, unconverged, iterations, best = [], 0, 0, (-1.0, -np.inf)
-    for C in grid:
-        unconverged += _fit_quietly(model.set_params(C=C), x, codes)
-        iterations += int(np.max(model.n_iter_))
+    model = LogisticRegression(max_iter=max_iter, warm_start=True)
+    if start is not None:
+        model.classes_ = np.unique(codes)
+        weight, bias = (part[model.classes_] for part in start)
+        two = len(model.classes_) == 2
+        model.coef_ = weight[1:] - weight[:1] if two else weight
+        model.intercept_ = bias[1:] - bias[:1] if two else bias
+
+    def fit(C: float) -> tuple[np.ndarray, np.ndarray, int, int]:
+        late = _fit_quietly(model.set_params(C=C), x, codes)
         weight, bias = _padded(model.coef_, model.intercept_, model.classes_, num_classes)
-        logits = x_held @ weight.T + bias
-        score = float(np.mean(logits.argmax(axis=1) == codes_held))
-        scores.append(score)
-        chances = log_softmax(logits[known], axis=1)
-        certainty = float(chances[np.arange(len(chances)), codes_held[known]].sum())
-        if (score, certainty) > best:
-            best, chosen = (score, certainty), (C, weight, bias, iterations)
-    C, weight, bias, n_iter = chosen
-    return _Path(weight, bias, C, np.array(scores), unconverged, n_iter)
+        return weight, bias, int(np.max(model.n_iter_)), late
+
+    return fit
 
 
-def _ridge_path(
-    x: np.ndarray,
-    targets: np.ndarray,
-    x_held: np.ndarray,
-    targets_held: np.ndarray,
-    grid: Sequence[float],
-) -> _Path:
-    """Ridge regressions of targets (N, K), the first of the best by R².
+def _ridge_fits(x: np.ndarray, targets: np.ndarray) -> _Fits:
+    """Ridge regressions of targets (N, K): ``argmin Σ ‖t - Wx - b‖² + ‖W‖² / C``.
 
-    ``argmin Σ ‖t - Wx - b‖² + ‖W‖² / C``. One eigendecomposition of the scatter serves all.
+    One eigendecomposition of the scatter serves all.
     """
     moments = TargetMoments.from_batch(x, targets)
     spectrum, vectors = (part.numpy() for part in moments.total.eigh)
     turned = vectors.T @ moments.cross.numpy()
     centre, middle = moments.mean.numpy(), moments.target_mean.numpy()
-    held = (x_held - centre) @ vectors
-    fits = [turned / (spectrum + 1.0 / C)[:, None] for C in grid]
-    scores = [quality("regression", held @ fit + middle, targets_held) for fit in fits]
-    best = int(np.argmax(scores))
-    weight = (vectors @ fits[best]).T
-    return _Path(weight, middle - weight @ centre, grid[best], np.array(scores), 0, 1)
+
+    def fit(C: float) -> tuple[np.ndarray, np.ndarray, int, int]:
+        weight = (vectors @ (turned / (spectrum + 1.0 / C)[:, None])).T
+        return weight, middle - weight @ centre, 0, 0
+
+    return fit
 
 
-def _label_path(
-    x: np.ndarray,
-    labels: np.ndarray,
-    x_held: np.ndarray,
-    labels_held: np.ndarray,
-    grid: Sequence[float],
-    max_iter: int,
-) -> _Path:
-    """Logistic regressions of each of K labels, the best by average precision of one C for all.
+def _label_fits(x: np.ndarray, labels: np.ndarray, max_iter: int) -> _Fits:
+    """Logistic regressions of each of K labels, which count as one that reads all examples.
 
-    Of equals the one with the lowest cross-entropy. A label that all examples have, or none, gets
-    weights of zero and the logarithm of its odds, with half an example more on either side.
+    A label that all examples have, or none, gets weights of zero and the logarithm of its odds,
+    with half an example more on either side.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -268,30 +273,16 @@ def _label_path(
         label: LogisticRegression(max_iter=max_iter, warm_start=True)
         for label in np.flatnonzero((counts > 0) & (counts < len(x)))
     }
-    scores, unconverged, iterations, best = [], 0, 0, (-np.inf, -np.inf)
-    for C in grid:
+
+    def fit(C: float) -> tuple[np.ndarray, np.ndarray, Fraction, int]:
+        spent, late = 0, 0
         for label, model in models.items():
-            unconverged += _fit_quietly(model.set_params(C=C), x, labels[:, label])
-            iterations += int(np.max(model.n_iter_))
+            late += _fit_quietly(model.set_params(C=C), x, labels[:, label])
+            spent += int(np.max(model.n_iter_))
             weight[label], bias[label] = model.coef_[0], model.intercept_[0]
-        logits = x_held @ weight.T + bias
-        score = quality("multilabel", logits, labels_held)
-        scores.append(score)
-        certainty = float(log_expit(np.where(labels_held > 0, logits, -logits)).sum())
-        if (score, certainty) > best:
-            best, chosen = (score, certainty), (C, weight.copy(), bias.copy(), iterations)
-    C, weight, bias, n_iter = chosen
-    # Every label reads all examples.
-    reads = -(-n_iter // max(len(models), 1))
-    return _Path(weight, bias, C, np.array(scores), unconverged, reads)
+        return weight.copy(), bias.copy(), Fraction(spent, max(len(models), 1)), late
 
-
-def _scalar_normalisation(x: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation over all entries."""
-    mean, std = float(x.mean(dtype=np.float64)), float(x.std(dtype=np.float64))
-    if not std > 0:
-        raise InvalidInputError("all features are the same number; there is nothing to learn from")
-    return mean, std
+    return fit
 
 
 def _unnormalised(
@@ -323,30 +314,3 @@ def _fit_quietly(model: Any, x: np.ndarray, codes: np.ndarray) -> int:
         warnings.filterwarnings("ignore", "The number of unique classes")
         model.fit(x, codes)
     return int(np.max(model.n_iter_) >= model.max_iter)
-
-
-def _refitted(
-    whole: Labelled, path: _Path, num_classes: int, max_iter: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and biases of the chosen C on all data, started from those that were chosen."""
-    from sklearn.linear_model import LogisticRegression
-
-    x, codes = _matrix(whole.columns.dense()), whole.codes
-    mean, std = _scalar_normalisation(x)
-    model = LogisticRegression(C=path.C, max_iter=max_iter, warm_start=True)
-    present = np.unique(codes)
-    start, bias = path.coef * std, path.intercept + mean * path.coef.sum(axis=1)
-    if len(present) == 2:
-        start, bias = start[present], bias[present]
-        model.coef_, model.intercept_ = start[1:] - start[:1], bias[1:] - bias[:1]
-    else:
-        model.coef_, model.intercept_ = start[present], bias[present]
-    model.classes_ = present
-    _fit_quietly(model, (x - mean) / std, codes)
-    weight, bias = _padded(model.coef_, model.intercept_, model.classes_, num_classes)
-    return _unnormalised(weight, bias, mean, std)
-
-
-def _matrix(x: np.ndarray) -> np.ndarray:
-    """Half precision is too coarse to fit in."""
-    return x.astype(np.float32) if x.dtype == np.float16 else x

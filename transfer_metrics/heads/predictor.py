@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer_metrics.errors import CorruptStoreError, InvalidInputError, UnsupportedTaskError
 from transfer_metrics.features.batches import MOST
@@ -331,16 +331,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         module = self._source().get().module
         if self._state is not None:
             module = full_precision(copied(module))
-        head = linear_layer(self.coef_, self.intercept_)
-        weight = next(module.parameters(), None)
-        network = TransferNet(
-            module,
-            self.layers_,
-            self._pool(),
-            head if weight is None else head.to(weight.device),
-            columns=self.layer_columns_,
-            unit_norm=self.unit_norm_,
-        )
+        network = self._on(module)
         if self._state is not None:
             try:
                 network.load_state_dict(self._state)
@@ -350,6 +341,18 @@ class Predictor(ClassifierMixin, BaseEstimator):
                 ) from error
             self.network_, self._state = network.eval(), None
         return network
+
+    def _on(self, module: nn.Module) -> TransferNet:
+        """This head on a network, which becomes a part of the result."""
+        head, weight = linear_layer(self.coef_, self.intercept_), next(module.parameters(), None)
+        return TransferNet(
+            module,
+            self.layers_,
+            self._pool(),
+            head if weight is None else head.to(weight.device),
+            columns=self.layer_columns_,
+            unit_norm=self.unit_norm_,
+        )
 
     def _trained_state(self) -> dict[str, Tensor] | None:
         """Weights of the trained network, None for a head on the model as it was."""

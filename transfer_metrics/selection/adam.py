@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.optim.adam import adam
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, check_whole
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
 from transfer_metrics.selection.columns import LayerColumns
@@ -30,7 +30,7 @@ from transfer_metrics.threads import threads_for
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
-class SoftmaxFit(NamedTuple):
+class _SoftmaxFit(NamedTuple):
     """A linear model, mostly a softmax classifier: weights (D, C) and bias (C,), float32."""
 
     weights: np.ndarray
@@ -52,7 +52,7 @@ def train_softmax(
     device: str | torch.device | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
-) -> SoftmaxFit:
+) -> _SoftmaxFit:
     """Train ``softmax(xW + b)`` on mean cross-entropy plus ``lam Σ_i ‖W_i‖₂``, the bias free.
 
     For other kinds of task the loss is that of ``loss_of``. Adam with a learning rate that falls
@@ -116,7 +116,7 @@ def train_softmax(
                 written = time.monotonic()
             if interrupted:
                 raise KeyboardInterrupt
-    return SoftmaxFit(state.weights.cpu().numpy(), state.bias.cpu().numpy())
+    return _SoftmaxFit(state.weights.cpu().numpy(), state.bias.cpu().numpy())
 
 
 def loss_of(kind: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -214,10 +214,6 @@ def _held_interrupts(held: bool) -> Iterator[list[int]]:
 
 
 def _check(lam: float, lr: float, steps: int, batch_size: int) -> None:
-    if not 0 <= lam < math.inf:
-        raise InvalidInputError(f"lam must not be negative, not {lam}")
-    if not 0 < lr < math.inf:
-        raise InvalidInputError(f"lr must be a positive number, not {lr}")
-    for name, value in (("steps", steps), ("batch_size", batch_size)):
-        if value < 1 or value != int(value):
-            raise InvalidInputError(f"{name} must be a whole number from 1 on, not {value}")
+    if not (0 <= lam < math.inf and 0 < lr < math.inf):
+        raise InvalidInputError(f"lam={lam!r}, lr={lr!r}; use a lam from 0 on, and a positive lr")
+    check_whole(1, steps=steps, batch_size=batch_size)

@@ -199,8 +199,7 @@ class Selection:
         columns = layer_columns(X).only(list(self.layers))
         self._check_widths(columns)
         columns = columns.unit_rows() if self.unit else columns
-        parts = [columns.layer(name)[:, inside] for name, inside in self.layers.items()]
-        return np.concatenate(parts, axis=1)
+        return columns.take(self.layers).dense()
 
     def _check_widths(self, columns: LayerColumns) -> None:
         for name, dim in columns.widths.items():

@@ -104,6 +104,12 @@ class LayerColumns:
         """Numbers across layers of columns that are counted inside each layer, in that order."""
         return np.concatenate([self.starts[self._index(n)] + c for n, c in inside.items()])
 
+    def take(self, inside: Mapping[str, np.ndarray]) -> LayerColumns:
+        """Some columns of some layers, in memory, in the order given."""
+        return layer_columns(
+            {name: np.ascontiguousarray(self.layer(name)[:, c]) for name, c in inside.items()}
+        )
+
     def blocks(self, width: int = _COLUMNS_AT_ONCE) -> Iterator[tuple[int, np.ndarray]]:
         """All columns in blocks of at most ``width``: number of the first column, and (N, w)."""
         for index, name in enumerate(self.names):

@@ -204,8 +204,8 @@ class _Rates:
 
     Source: greedy selection by coding rates; TransRate after Huang et al. (2022).
 
-    Cost: O(N D) per added column for N < D, where Σ_c n_c = N covers the classes; O(C D t) at the
-    t-th column otherwise. Memory: one more copy of the moments' data.
+    Cost: O(N D) per added column for N < D, where Σ_c n_c = N covers the classes, and O(C D t) at
+    the t-th. Memory: one more copy of the moments' data, and O(C D t).
     """
 
     def __init__(self, moments: ClassMoments) -> None:
@@ -215,10 +215,10 @@ class _Rates:
         for c in moments.present:
             n_c = int(moments.counts[c])
             terms.append((moments.scatter_of(c), n_c, -(n_c / moments.n)))
-        self._terms: list[tuple[float, _Whitened | _Pivoted]] = []
+        self._terms: list[tuple[float, _Determinant]] = []
         for scatter, n, weight in terms:
-            data, scale = scatter.data.cpu().numpy(), 1.0 / (n * distortion)
-            side = _Pivoted(scale * data) if scatter.dense else _Whitened(math.sqrt(scale) * data)
+            data = scatter.data.cpu().numpy() / (n * distortion) ** (1.0 if scatter.dense else 0.5)
+            side = _Determinant(data, scatter.dense)
             self._terms.append((weight, side))
 
     def gains(self) -> np.ndarray:
@@ -244,37 +244,18 @@ class _Rates:
         return np.array(taken, dtype=np.int64)
 
 
-class _Whitened:
-    """``½ log det(I + F_A' F_A)`` of a growing set A of columns, by the rows of a factor (n, D).
+class _Determinant:
+    """``½ log det(I + M_AA)`` of a growing set A of columns of M, (D, D).
 
-    They are kept whitened by ``(I + F_A F_A')^-½``, which one more column changes by a matrix of
-    rank one (Sherman and Morrison 1950); O(n D) per added column.
+    By a Cholesky factor whose columns are taken in any order. ``data`` are M where that is
+    ``dense``, else F (n, D) with ``M = F'F``; O((n + t) D) for the t-th column.
     """
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self._rows = rows
-
-    def gains(self) -> np.ndarray:
-        return 0.5 * np.log1p(np.einsum("nd,nd->d", self._rows, self._rows))
-
-    def add(self, column: int) -> None:
-        v = self._rows[:, column].copy()
-        square = float(v @ v)
-        if square > 0:
-            # (I + v v')^-½ = I - b v v', with b that does not cancel for a small v.
-            root = math.sqrt(1.0 + square)
-            b = 1.0 / (root * (1.0 + root))
-            self._rows = self._rows - np.outer(b * v, v @ self._rows)
-
-
-class _Pivoted:
-    """The same by a Cholesky factor of ``I + matrix`` whose columns are taken in any order."""
-
-    def __init__(self, matrix: np.ndarray) -> None:
-        self._matrix = matrix
-        self._factor = np.empty((16, len(matrix)))
+    def __init__(self, data: np.ndarray, dense: bool) -> None:
+        self._data, self._dense = data, dense
+        self._factor = np.empty((16, data.shape[1]))
         self._taken: list[int] = []
-        self._pivots = 1.0 + matrix.diagonal()
+        self._pivots = 1.0 + (data.diagonal() if dense else np.einsum("nd,nd->d", data, data))
 
     def gains(self) -> np.ndarray:
         return 0.5 * np.log(np.maximum(self._pivots, 1.0))
@@ -284,7 +265,8 @@ class _Pivoted:
         if done == len(self._factor):
             self._factor = np.concatenate([self._factor, np.empty_like(self._factor)])
         past = self._factor[:done]
-        row = self._matrix[column] - past[:, column] @ past
+        row = self._data[column] if self._dense else self._data[:, column] @ self._data
+        row = row - past[:, column] @ past
         row[column] += 1.0
         row /= math.sqrt(row[column])
         row[self._taken] = 0.0

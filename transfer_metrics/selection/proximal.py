@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -94,206 +94,127 @@ def group_lasso(
     if not 0 < path < 1:
         raise InvalidInputError(f"path must lie between 0 and 1, not {path}")
     targets, present = _targets(features, y, num_classes)
-    found = _Solver(features, targets, tol, max_iter).solve(lam, relative, path, progress)
-    if not found.kkt_residual <= tol:
-        warn(
-            f"the group lasso stopped at {found.kkt_residual:.1e} of lam from its optimum and "
-            f"should reach tol={tol:g}; raise max_iter={max_iter}, lam or tol"
-        )
-    if len(present) == num_classes:
-        return found
-    weights, bias = np.zeros((len(found.columns), num_classes)), np.full(num_classes, -np.inf)
-    weights[:, present], bias[present] = found.weights, found.bias
-    return replace(found, weights=weights, bias=bias)
-
-
-class _Solver:
-    """One problem on its way from ``lambda_max`` down to λ."""
-
-    def __init__(
-        self, features: LayerColumns, targets: np.ndarray, tol: float, max_iter: int
-    ) -> None:
-        self.features, self.targets, self.tol, self.max_iter = features, targets, tol, max_iter
-        fitting = _MOST_BYTES // (8 * len(features))
-        self.most = int(np.clip(fitting, _FEWEST_COLUMNS, _MOST_COLUMNS))
-        self.iterations, self.passes = 0, 0
-
-    def solve(self, lam: float, relative: bool, path: float, progress: bool) -> GroupLassoFit:
-        """The minimum, by way of a path of decreasing λ."""
-        # Where all weights are zero the best bias gives every class its share.
-        near = self._pass((self.targets.mean(axis=0) - self.targets) / len(self.targets))
-        largest = previous = float(near.norms.max())
-        lam = lam * largest if relative else lam
-        bias = np.log(self.targets.mean(axis=0))
-        working = _WorkingSet.empty(*self.targets.shape)
-        if lam >= largest:
-            loss = -float((self.targets @ bias).mean())
-            return self._fit(working, bias, near, (lam, largest, loss, 0.0))
+    problem = _Problem(features, targets, max_iter)
+    # Where all weights are zero the best bias gives every class its share.
+    shares = targets.mean(axis=0)
+    residual = (shares - targets) / len(targets)
+    problem.look(residual)
+    largest = float(problem.norms.max())
+    lam = lam * largest if relative else lam
+    loss, kkt = -float((targets @ np.log(shares)).mean()), 0.0
+    if lam < largest:
         strengths = list(_path(largest, lam, path))
-        above = 2.0 * strengths[0] - previous
+        problem.join(residual, 2.0 * strengths[0] - largest)
         with progress_bar("group lasso", len(strengths), progress, unit="step") as bar:
             for strength, following in itertools.pairwise(strengths):
-                tol = max(_ROUGH, self.tol)
-                working, solution = self._minimise(working, near, above, bias, strength, tol)
-                bias, above = solution.bias, 2.0 * following - strength
-                near = self._pass(solution.residual, above, working.columns)
+                found = problem.minimise(strength, max(_ROUGH, tol))
+                problem.look(found.residual)
+                problem.join(found.residual, 2.0 * following - strength)
                 bar.update()
-            for _ in range(_MOST_ROUNDS):
-                working, solution = self._minimise(working, near, above, bias, lam, self.tol)
-                bias, above = solution.bias, _NEARBY * lam
-                near = self._pass(solution.residual, above, working.columns)
-                outside = float(near.norms[near.columns].max(initial=0.0)) / lam - 1.0
-                if outside <= self.tol or solution.kkt > self.tol:
-                    break
-        kkt = max(outside, solution.kkt)
-        return self._fit(working, bias, near, (lam, largest, solution.loss, kkt))
-
-    def _minimise(
-        self,
-        working: _WorkingSet,
-        near: _Screened,
-        above: float,
-        bias: np.ndarray,
-        lam: float,
-        tol: float,
-    ) -> tuple[_WorkingSet, Solution]:
-        """Solve on the working set with what joins it; of its columns those with weights remain."""
-        working = working.with_columns(near, above)
-        solution = minimise(
-            working.x, self.targets, lam, working.weights, bias, tol=tol, max_iter=self.max_iter
+        for _ in range(_MOST_ROUNDS):
+            found = problem.minimise(lam, tol)
+            problem.look(found.residual)
+            outside = problem.join(found.residual, _NEARBY * lam) / lam - 1.0
+            if outside <= tol or found.kkt > tol:
+                break
+        loss, kkt = found.loss, max(outside, found.kkt)
+    if not kkt <= tol:
+        warn(
+            f"the group lasso stopped at {kkt:.1e} of lam from its optimum and "
+            f"should reach tol={tol:g}; raise max_iter={max_iter}, lam or tol"
         )
-        self.iterations += solution.iterations
-        return working.solved(solution.weights), solution
+    own = np.flatnonzero(problem.lengths)
+    own = own[np.argsort(problem.columns[own])]
+    columns, rows = problem.columns[own], problem.weights[own]
+    problem.norms[columns] = lam
+    weights, bias = np.zeros((len(own), num_classes)), np.full(num_classes, -np.inf)
+    weights[:, present] = rows
+    # The columns were centred; the features are not.
+    bias[present] = problem.bias - problem.means[own] @ rows
+    return GroupLassoFit(
+        lam=lam,
+        lambda_max=largest,
+        columns=columns,
+        weights=weights,
+        bias=bias,
+        gradient_norms=problem.norms,
+        objective=loss + lam * float(problem.lengths.sum()),
+        kkt_residual=kkt,
+        iterations=problem.iterations,
+        passes=problem.passes,
+    )
 
-    def _pass(
-        self, residual: np.ndarray, above: float = 0.0, known: np.ndarray | None = None
-    ) -> _Screened:
-        """Read all columns once and collect the strongest new ones, from a norm on.
 
-        The residual R is (N, C) float64 and its columns sum to zero. Norms are in the columns' own
-        precision except those of the collected ones. One layer and ``2 most`` columns are in
-        memory.
+class _Problem:
+    """Softmax regression on the columns that have weight, or may come to have some.
+
+    ``columns`` are their numbers, (k,), in no order; ``x`` the columns less their ``means``, (N, k)
+    float64; ``weights`` are (k, C), and the ``bias`` (C,). ``norms`` are ``‖x_i'R‖`` of all columns
+    as they were when these were looked at last.
+    """
+
+    def __init__(self, features: LayerColumns, targets: np.ndarray, max_iter: int) -> None:
+        self.features, self.targets, self.max_iter = features, targets, max_iter
+        n, classes = targets.shape
+        self.most = int(np.clip(_MOST_BYTES // (8 * n), _FEWEST_COLUMNS, _MOST_COLUMNS))
+        self.columns, self.means = np.zeros(0, np.int64), np.zeros(0)
+        self.x, self.weights = np.zeros((n, 0)), np.zeros((0, classes))
+        self.bias = np.log(targets.mean(axis=0))
+        self.norms = np.zeros(features.dim)
+        self.iterations, self.passes = 0, 0
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Of the rows of the weights."""
+        return row_lengths(self.weights)
+
+    def look(self, residual: np.ndarray) -> None:
+        """Read all columns once, for their norms in their own precision, with a layer in memory.
+
+        The residual R is (N, C) float64 and its columns sum to zero.
         """
         self.passes += 1
-        features = self.features
-        strongest = _Strongest(self.most, above)
-        norms = np.empty(features.dim)
-        fresh = np.ones(features.dim, dtype=bool)
-        if known is not None:
-            fresh[known] = False
         with np.errstate(invalid="ignore", over="ignore"):  # said below, with the layer's name
-            for start, block in features.blocks():
+            for start, block in self.features.blocks():
                 found = _norms(block, residual)
-                here = slice(start, start + len(found))
-                norms[here] = found
+                self.norms[start : start + len(found)] = found
                 if not np.isfinite(found.sum()):
-                    layer = features.names[int(features.layer_of(start))]
+                    layer = self.features.names[int(self.features.layer_of(start))]
                     raise InvalidInputError(
                         f"layer {layer!r} has NaN or infinite values, or too large ones; drop "
                         f"those examples or fix the network"
                     )
-                strongest.add(start, block, np.where(fresh[here], found, -1.0))
-        columns, x = strongest.columns, np.empty((len(features), len(strongest.rows)))
-        for place, row in enumerate(strongest.rows):
-            x[:, place] = row
-        norms[columns] = row_lengths(_centred(x)[0].T @ residual)
-        return _Screened(norms, columns, x)
 
-    def _fit(
-        self,
-        working: _WorkingSet,
-        bias: np.ndarray,
-        near: _Screened,
-        numbers: tuple[float, float, float, float],
-    ) -> GroupLassoFit:
-        lam, largest, loss, kkt = numbers
-        order = np.argsort(working.columns)
-        norms = near.norms
-        norms[working.columns] = lam
-        return GroupLassoFit(
-            lam=lam,
-            lambda_max=largest,
-            columns=working.columns[order],
-            weights=working.weights[order],
-            # The working set is centred; the features are not.
-            bias=bias - working.means @ working.weights,
-            gradient_norms=norms,
-            objective=loss + lam * float(row_lengths(working.weights).sum()),
-            kkt_residual=kkt,
-            iterations=self.iterations,
-            passes=self.passes,
-        )
+    def join(self, residual: np.ndarray, above: float) -> float:
+        """Take in the strongest new columns whose norm is at least ``above``, at weight zero.
 
+        Returns the largest norm of those that were looked at again, in float64.
+        """
+        fresh = self.norms.copy()
+        fresh[self.columns] = -1.0
+        near = np.flatnonzero(fresh >= above)
+        near = np.sort(near[np.argsort(-fresh[near], kind="stable")[: self.most]])
+        if not len(near):
+            return 0.0
+        x, means = _centred(self.features.take(self.features.inside(near)).dense().astype(float))
+        self.norms[near] = row_lengths(x.T @ residual)
+        new = self.norms[near] >= above
+        self.columns = np.concatenate([self.columns, near[new]])
+        self.x = np.concatenate([self.x, x[:, new]], axis=1)
+        self.means = np.concatenate([self.means, means[new]])
+        zeros = np.zeros((int(new.sum()), self.weights.shape[1]))
+        self.weights = np.concatenate([self.weights, zeros])
+        return float(self.norms[near].max())
 
-@dataclass(frozen=True)
-class _Screened:
-    """What one pass over all columns found.
-
-    ``norms`` are ``‖x_i'R‖`` of all columns, (D,); ``columns`` the strongest that were not known
-    before, (k,); ``x`` those columns as they are, (N, k) float64, and their norms are exact.
-    """
-
-    norms: np.ndarray
-    columns: np.ndarray
-    x: np.ndarray
-
-
-@dataclass(frozen=True)
-class _WorkingSet:
-    """The columns that are being solved for, in no order.
-
-    ``columns`` are their numbers, (k,); ``x`` the columns less their ``means``, (N, k) float64;
-    ``weights`` are (k, C).
-    """
-
-    columns: np.ndarray
-    x: np.ndarray
-    means: np.ndarray
-    weights: np.ndarray
-
-    @classmethod
-    def empty(cls, n: int, classes: int) -> _WorkingSet:
-        return cls(np.zeros(0, np.int64), np.zeros((n, 0)), np.zeros(0), np.zeros((0, classes)))
-
-    def with_columns(self, found: _Screened, above: float) -> _WorkingSet:
-        """The same with the collected columns whose norm is at least ``above``, at weight zero."""
-        chosen = found.norms[found.columns] >= above
-        x, means = _centred(found.x[:, chosen])
-        return _WorkingSet(
-            np.concatenate([self.columns, found.columns[chosen]]),
-            np.concatenate([self.x, x], axis=1),
-            np.concatenate([self.means, means]),
-            np.concatenate([self.weights, np.zeros((len(means), self.weights.shape[1]))]),
-        )
-
-    def solved(self, weights: np.ndarray) -> _WorkingSet:
-        """The columns whose new weights are not zero, with these."""
-        kept = row_lengths(weights) > 0
-        return _WorkingSet(self.columns[kept], self.x[:, kept], self.means[kept], weights[kept])
-
-
-class _Strongest:
-    """The columns of largest norm so far; ``above`` rises as they become many."""
-
-    def __init__(self, most: int, above: float) -> None:
-        self.most, self.above = most, above
-        self.columns = np.zeros(0, np.int64)
-        self.norms = np.zeros(0)
-        self.rows: list[np.ndarray] = []
-
-    def add(self, start: int, block: np.ndarray, norms: np.ndarray) -> None:
-        """Offer the columns of a block."""
-        chosen = np.flatnonzero(norms >= self.above)
-        # Only the strongest of this block can stay; the others need not be copied.
-        chosen = chosen[np.argsort(-norms[chosen], kind="stable")[: self.most]]
-        self.columns = np.concatenate([self.columns, start + chosen])
-        self.norms = np.concatenate([self.norms, norms[chosen]])
-        self.rows += list(np.ascontiguousarray(block[:, chosen].T))
-        if len(self.columns) > self.most:
-            kept = np.argsort(-self.norms, kind="stable")[: self.most]
-            self.columns, self.norms = self.columns[kept], self.norms[kept]
-            self.rows = [self.rows[i].copy() for i in kept]
-            self.above = max(self.above, float(self.norms[-1]))
+    def minimise(self, lam: float, tol: float) -> Solution:
+        """Solve for these columns, of which those with weights remain."""
+        start = self.weights, self.bias
+        found = minimise(self.x, self.targets, lam, *start, tol=tol, max_iter=self.max_iter)
+        kept = row_lengths(found.weights) > 0
+        self.columns, self.means = self.columns[kept], self.means[kept]
+        self.x, self.weights, self.bias = self.x[:, kept], found.weights[kept], found.bias
+        self.iterations += found.iterations
+        return found
 
 
 def _norms(block: np.ndarray, residual: np.ndarray) -> np.ndarray:
