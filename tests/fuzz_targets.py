@@ -35,7 +35,7 @@ from transfer_metrics.metrics.base import get_metric
 from transfer_metrics.report.html import write_report
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.selection.base import Selection
-from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
+from transfer_metrics.selection.checkpoint import Checkpoint
 from transfer_metrics.sources.example import decode
 from transfer_metrics.sources.models.checkpoints import load_checkpoint
 from transfer_metrics.sources.specs import parse_model, parse_task
@@ -173,7 +173,7 @@ def _made(what: str) -> dict[str, bytes]:
             save_file(_network().state_dict(), folder / "w.safetensors")
         elif what == "training":
             state = {"epoch": 1, "loss": [0.5]}
-            write_checkpoint(folder / "t", {"lr": 0.1}, state, {"w": _network().state_dict()})
+            Checkpoint(folder / "t", {"lr": 0.1}).write(state, {"w": _network().state_dict()})
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         return {str(p.relative_to(folder)): p.read_bytes() for p in files if p.name != ".lock"}
 
@@ -251,7 +251,7 @@ def _head_tensors(data: bytes, folder: Path) -> None:
 
 def _training(data: bytes, folder: Path) -> None:
     (folder / "t").write_bytes(data)
-    read_checkpoint(folder / "t", {"lr": 0.1})
+    Checkpoint(folder / "t", {"lr": 0.1}).read()
 
 
 # ---------------------------------------------------------------- tables, selections, options

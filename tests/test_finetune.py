@@ -44,6 +44,7 @@ from transfer_metrics.heads.training import (
     _epoch_batches,
     _epoch_seed,
 )
+from transfer_metrics.selection.checkpoint import Checkpoint
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.task import Split
@@ -285,7 +286,7 @@ class Interrupted(Exception):
 
 def interrupt_after(monkeypatch, epochs):
     """Raise once that many checkpoints have been written."""
-    write, written = training.write_checkpoint, []
+    write, written = Checkpoint.write, []
 
     def counted(*args):
         write(*args)
@@ -293,7 +294,7 @@ def interrupt_after(monkeypatch, epochs):
         if len(written) == epochs:
             raise Interrupted
 
-    monkeypatch.setattr(training, "write_checkpoint", counted)
+    monkeypatch.setattr(Checkpoint, "write", counted)
 
 
 class TestCheckpoints:

@@ -22,7 +22,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 import transfer_metrics as tm
 from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
-from transfer_metrics.heads.objective import class_labels
+from transfer_metrics.heads.objective import Answers
 from transfer_metrics.sources.tasks.label_doubts import doubts
 from transfer_metrics.sources.tasks.label_values import as_array, number_of
 from transfer_metrics.sources.tasks.labels import encode, kind_of, read_labels
@@ -717,10 +717,10 @@ def test_complex_labels_are_refused_and_long_floats_are_floats() -> None:
 
 
 def test_classes_that_a_number_would_rename_stay_texts() -> None:
-    assert class_labels(("1", "2")).tolist() == [1, 2]
-    assert class_labels(("0.5", "1")).tolist() == [0.5, 1]
+    assert Answers.of_names(("1", "2"), "classification").classes.tolist() == [1, 2]
+    assert Answers.of_names(("0.5", "1"), "classification").classes.tolist() == [0.5, 1]
     for names in (("1.0", "2.0"), ("0.5", "1.0"), ("1", "01"), ("1e3", "2")):
-        assert class_labels(names).tolist() == [*names]
+        assert Answers.of_names(names, "classification").classes.tolist() == [*names]
 
 
 @pytest.mark.parametrize("labels", [set(range(6)), dict.fromkeys(range(6), 1)])

@@ -315,7 +315,7 @@ class TestInputs:
             LinearProbe("c").fit(layers, y)
         with pytest.raises(LayerNotFoundError, match="unknown layer 'b'"):
             last.predict({"a": X[:, :2]})
-        with pytest.raises(InvalidInputError, match=r"'b' has 2 features; .* fitted on 4"):
+        with pytest.raises(InvalidInputError, match=r"'b' had 4 features when .* and has 2"):
             last.predict({"b": X[:, :2]})
 
     def test_several_layers_of_a_model(self, task):

@@ -25,7 +25,7 @@ from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.heads import transfer as transfer_module
 from transfer_metrics.heads import trials as trials_module
 from transfer_metrics.heads.base import HEADS, resolve_head
-from transfer_metrics.heads.estimate import _train_seconds, expected_seconds
+from transfer_metrics.heads.estimate import TRAINED, _train_seconds, expected_seconds
 from transfer_metrics.heads.fits import LATE, Loaded
 from transfer_metrics.heads.splits import complete_task
 from transfer_metrics.heads.training import rungs
@@ -409,7 +409,7 @@ def test_nothing_is_tried_of_what_the_cache_has(
 def test_training_is_foretold_by_the_epochs_that_are_run(task: tm.Task) -> None:
     # Six settings for two epochs, two of them for two more, one to the twelfth.
     assert rungs(6, 12, 3) == [(2, 2), (4, 1), (12, 1)]
-    seconds = 2 * _train_seconds(0.001, task)
+    seconds = 2 * _train_seconds(resolve_head(TRAINED[0]), 0.001, task)
     assert seconds == pytest.approx(2 * (6 * 2 + 2 * 2 + 1 * 8) * 3.2 * 0.001 * 100)
 
 

@@ -13,7 +13,7 @@ from sklearn.base import clone
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.heads.data import FeatureData, TaskData, is_model
-from transfer_metrics.heads.export import Exported, export_network
+from transfer_metrics.heads.export import Exported
 from transfer_metrics.heads.head_files import read_head, write_head
 from transfer_metrics.heads.origin import card_of
 from transfer_metrics.heads.predictor import Predictor
@@ -40,7 +40,7 @@ class Head(Predictor):
 
     Attributes:
         kind_: ``"classification"``, ``"regression"`` or ``"multilabel"``.
-        classes_: (C,) labels, of a task or store by ``class_labels``; none for a regression.
+        classes_: (C,) labels, of a task or store by ``Answers``; none for a regression.
         class_names_: names of the classes, or of the K labels, of a task or store.
         coef_: (C, k) weights on the features that are used.
         intercept_: (C,) biases.
@@ -157,7 +157,7 @@ class Head(Predictor):
         }
         shape = self._about.get("shape")
         model = self._source().get()
-        return export_network(network, model, path, format, about, by_word, shape)
+        return Exported.of(network, model, path, format, about, by_word, shape)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Any = None) -> Self:
@@ -224,7 +224,7 @@ class Head(Predictor):
         unit_norm: bool = False,
     ) -> None:
         """Set the attributes of a head that was fitted on features."""
-        self.kind_, self.classes_, self.class_names_ = data.kind, data.classes, data.class_names
+        self._set_answers(data.answers)
         self.layers_, self.pool_, self.source_ = data.layers, data.pool, data.source
         of_model = data.source is not None and data.source.model is not None
         self.fitted_on_ = "model" if of_model else "features"

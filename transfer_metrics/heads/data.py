@@ -15,13 +15,14 @@ from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, warn
 from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.objective import as_codes, class_labels
+from transfer_metrics.heads.objective import Answers, as_codes
 from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import choose
 from transfer_metrics.selection.columns import (
     LayerColumns,
+    aligned,
     checked,
     has_layers,
     layer_columns,
@@ -103,12 +104,10 @@ class FeatureData:
     together if one was cut from the other, else the same as ``train``.
     """
 
-    kind: str
+    answers: Answers
     train: Labelled
     held: Labelled
     whole: Labelled
-    classes: np.ndarray
-    class_names: tuple[str, ...]
     layers: tuple[Layer, ...]
     pool: str | None
     source: ModelRef | None
@@ -129,42 +128,46 @@ class FeatureData:
         Arrays tell the ``owner`` what columns they have. None for ``fraction`` holds out nothing.
         """
         columns, labels, kind = read_labelled(owner, X, y, dtype=_FLOATS)
-        names = tuple(X.manifest["classes"]) if isinstance(X, FeatureStore) and y is None else ()
         for doubt in [] if has_layers(X) else dominating(columns.dense()):
             warn(doubt)
-        if kind != "classification":
+        store = X if isinstance(X, FeatureStore) else None
+        if store is not None and y is None:
+            answers = Answers.of_names(store.manifest["classes"], kind, store.named)
             codes = as_codes(labels, kind)
-            classes = np.arange(codes.shape[1] if kind == "multilabel" else 0)
-        elif names:
-            classes, codes = class_labels(names, kind, X.named), labels
         else:
-            classes, codes = np.unique(labels, return_inverse=True)
-        _check_codes(codes, kind)
-        chosen = _pick(columns.names, layers, X.model if isinstance(X, FeatureStore) else "")
-        whole = Labelled(columns, codes).only(chosen)
+            answers, codes = Answers.of_array(labels, kind)
+        answers.refuse_one(codes)
+        chosen = _pick(columns.names, layers, store.model if store is not None else "")
+        train = held = whole = Labelled(columns, codes).only(chosen)
         if validation is not None:
-            train = whole
             named = None if has_layers(X) else owner
-            held = _read_validation(validation, columns, kind, codes, classes, names, named)
-            held = held.only(chosen)
-        elif fraction is None:
-            train = held = whole
-        else:
+            held = _read_validation(validation, columns, codes, answers, named).only(chosen)
+        elif fraction is not None:
             strata = codes if kind == "classification" else np.zeros(len(codes))
             train, held = map(whole.rows, stratified_holdout(strata, fraction, seed))
-        of_store = isinstance(X, FeatureStore)
-        by_name = {layer.name: layer for layer in (X.layers if of_store else _bare(columns))}
-        return cls(
-            kind,
-            train,
-            held,
-            whole,
-            classes,
-            names,
-            layers=tuple(by_name[name] for name in chosen),
-            pool=X.manifest["pool"] if of_store else None,
-            source=ModelRef.of_store(X) if of_store else None,
-        )
+        if store is None:  # of which only names and widths are known
+            told = [
+                Layer(name, index, 1.0, "array", (dim,), "ND", dim, 4 * dim, 0)
+                for index, (name, dim) in enumerate(columns.widths.items())
+            ]
+        else:
+            told = list(store.layers)
+        by_name = {layer.name: layer for layer in told}
+        read = tuple(by_name[name] for name in chosen)
+        if store is None:
+            return cls(answers, train, held, whole, read, None, None)
+        source = ModelRef.of_store(store)
+        return cls(answers, train, held, whole, read, store.manifest["pool"], source)
+
+    @property
+    def kind(self) -> str:
+        """Of the task."""
+        return self.answers.kind
+
+    @property
+    def classes(self) -> np.ndarray:
+        """As in ``Head``."""
+        return self.answers.classes
 
     @property
     def outputs(self) -> int:
@@ -197,16 +200,22 @@ class TaskData:
         if task is None:
             raise InvalidInputError("a model needs a task to be fitted on: fit(model, task)")
         model, task = load_model(model), load_task(task)
-        _check_codes(as_codes(task["train"].labels, task.kind), task.kind)
+        answers = Answers.of_names(task.classes, task.kind, task.named)
+        answers.refuse_one(as_codes(task["train"].labels, task.kind))
         splits = {name: task[name] for name in ("train", "val") if name in task.splits}
         if validation is not None:
-            splits["val"] = _as_split(validation, task)
+            splits["val"] = _as_split(validation, answers)
         rows = held = np.arange(len(splits["train"]))
         if "val" in splits:
             held = np.arange(len(splits["val"]))
         elif fraction is not None:
             rows, held = held_out(task.name, splits["train"], task.num_classes, fraction, seed)
         return cls(model, dataclasses.replace(task, splits=splits), rows, held)
+
+    @property
+    def answers(self) -> Answers:
+        """As in ``FeatureData``."""
+        return Answers.of_names(self.task.classes, self.task.kind, self.task.named)
 
     @property
     def held_split(self) -> Split:
@@ -222,21 +231,6 @@ class TaskData:
     def held_codes(self) -> np.ndarray:
         """What choices are made by."""
         return as_codes(self.held_split.labels, self.task.kind)[self.held]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Of the task."""
-        return tuple(self.task.classes)
-
-    @property
-    def classes(self) -> np.ndarray:
-        """As in ``FeatureData``."""
-        return class_labels(self.class_names, self.task.kind, self.task.named)
-
-    @property
-    def outputs(self) -> int:
-        """As in ``FeatureData``."""
-        return self.task.num_classes or self.train_codes.shape[1]
 
     def features(
         self, layers: Any, pool: Any, shared: SharedFeatures | None = None, **how: Any
@@ -254,20 +248,10 @@ class TaskData:
         train, held, whole = parts["train"], parts.get("val"), parts["train"]
         if held is None:
             train, held = whole.rows(self.rows), whole.rows(self.held)
-        store = stores["train"]
-        return FeatureData(
-            self.task.kind,
-            train,
-            held,
-            whole,
-            self.classes,
-            self.class_names,
-            layers=tuple(store.layers),
-            pool=store.manifest["pool"],
-            source=dataclasses.replace(
-                ModelRef.of_store(store), model=self.model, spec=self.model.spec
-            ),
-        )
+        store, model = stores["train"], self.model
+        source = dataclasses.replace(ModelRef.of_store(store), model=model, spec=model.spec)
+        layers, pool = tuple(store.layers), store.manifest["pool"]
+        return FeatureData(self.answers, train, held, whole, layers, pool, source)
 
 
 def is_model(X: Any) -> bool:
@@ -275,39 +259,17 @@ def is_model(X: Any) -> bool:
     return isinstance(X, (str, Model, nn.Module)) or hasattr(X, "chosen_models")
 
 
-def aligned(X: Any, names: Sequence[str], dims: Sequence[int]) -> LayerColumns:
-    """Features with given layers, from a store, a mapping, or an array with all their columns."""
-    if has_layers(X):
-        columns = layer_columns(X).only(names)
-    else:
-        array = np.asarray(X)
-        if array.ndim != 2 or array.shape[1] != sum(dims):
-            raise InvalidInputError(
-                f"features of shape {array.shape}; the head was fitted on (N, {sum(dims)})"
-            )
-        parts = np.split(array, np.cumsum(dims)[:-1], axis=1)
-        columns = layer_columns(dict(zip(names, parts, strict=True)))
-    for name, found, wanted in zip(names, columns.dims, dims, strict=True):
-        if found != wanted:
-            raise InvalidInputError(
-                f"layer {name!r} has {found} features; the head was fitted on {wanted}"
-            )
-    return columns
-
-
-def labelled(X: Any, split: str, kind: str, class_names: tuple[str, ...]) -> tuple[Any, np.ndarray]:
-    """What to predict from, with its own labels; another kind or other classes are refused."""
+def labelled(X: Any, y: Any, split: str, answers: Answers) -> tuple[Any, np.ndarray]:
+    """What to predict from, with labels: ``y``, or its own, which have to mean the same."""
+    if y is not None:
+        check_pairs(X, y)
+        return X, complete_labels(y, answers.kind)
     X = load_task(X) if isinstance(X, str) else X
-    if isinstance(X, (Task, FeatureStore)) and X.kind != kind:
-        raise InvalidInputError(
-            f"the head was fitted on a {kind}, and this is a {X.kind}; labels would not mean the "
-            f"same"
-        )
     if isinstance(X, Task):
-        _check_class_names(tuple(X.classes), class_names)
+        answers.refuse_others(X.kind, X.classes)
         return X, X[split].labels
     if isinstance(X, FeatureStore):
-        _check_class_names(tuple(X.manifest["classes"]), class_names)
+        answers.refuse_others(X.kind, X.manifest["classes"])
     if isinstance(X, (Split, FeatureStore)):
         return X, X.labels
     raise InvalidInputError(f"y is missing; {a_type(X)} has no labels of its own")
@@ -316,60 +278,47 @@ def labelled(X: Any, split: str, kind: str, class_names: tuple[str, ...]) -> tup
 def _read_validation(
     given: Any,
     like: LayerColumns,
-    kind: str,
     fitted: np.ndarray,
-    classes: np.ndarray,
-    class_names: tuple[str, ...],
+    answers: Answers,
     named: BaseEstimator | None,
 ) -> Labelled:
     """A store, or features and labels, with the layers of ``like`` and columns as of ``named``."""
     if isinstance(given, FeatureStore):
+        answers.refuse_others(given.kind, given.manifest["classes"])
         features, labels = given, given.labels
-        _check_class_names(tuple(given.manifest["classes"]), class_names)
+        codes = as_codes(labels, answers.kind)
     elif isinstance(given, (tuple, list)) and len(given) == 2:
         features, labels = given[0], as_array(given[1])
         check_pairs(*given)
         if named is not None and not has_layers(features):
             features = checked(named, features, dtype=_FLOATS, reset=False)
-        complete_labels(labels, kind)
+        codes = answers.codes(complete_labels(labels, answers.kind), "validation")
     else:
         raise InvalidInputError(
             f"validation is {a_type(given)}; give a FeatureStore or (features, labels)"
         )
-    columns = aligned(features, like.names, like.dims)
-    codes = as_codes(labels, kind)
+    columns = aligned(features, like.widths, "the head was fitted")
     if codes.shape != (len(columns), *fitted.shape[1:]):
         each = f", where {fitted.shape[1]} numbers are fitted to each" if fitted.ndim > 1 else ""
         raise InvalidInputError(
             f"validation has {len(columns)} examples and labels of shape {labels.shape}{each}"
         )
-    if not isinstance(given, FeatureStore):
-        codes = as_codes(labels, kind, classes, class_names, "validation")
     return Labelled(columns, codes)
 
 
-def _as_split(validation: Any, task: Task) -> Split:
+def _as_split(validation: Any, answers: Answers) -> Split:
     if isinstance(validation, Split):
         return validation
     if isinstance(validation, (tuple, list)) and len(validation) == 2:
         check_pairs(*validation)
-        labels, names = np.asarray(validation[1]), tuple(task.classes)
-        if task.kind != "classification" or labels.ndim == 1:
-            classes = class_labels(names, task.kind, task.named)
-            codes = as_codes(labels, task.kind, classes, names, "validation")
+        labels = np.asarray(validation[1])
+        if answers.kind != "classification" or labels.ndim == 1:
+            codes = answers.codes(labels, "validation")
             return Split(as_examples(validation[0], "validation"), codes)
     raise InvalidInputError(
         f"validation is {a_type(validation)}; give a Split, or (examples, labels) with "
         f"labels of the task"
     )
-
-
-def _bare(columns: LayerColumns) -> list[Layer]:
-    """Layers of which only name and width are known."""
-    return [
-        Layer(name, index, 1.0, "array", (dim,), "ND", dim, 4 * dim, 0)
-        for index, (name, dim) in enumerate(zip(columns.names, columns.dims, strict=True))
-    ]
 
 
 def _pick(names: Sequence[str], layers: Any, model: str) -> list[str]:
@@ -387,27 +336,3 @@ def _pick(names: Sequence[str], layers: Any, model: str) -> list[str]:
     if not found:
         raise InvalidInputError("layers is empty; name at least one, or use 'last' or 'all'")
     return found
-
-
-def _check_codes(codes: np.ndarray, kind: str) -> None:
-    if kind == "classification":
-        if len(np.unique(codes)) < 2:
-            raise InvalidInputError("the labels have one class only; a head needs at least two")
-        return
-    if not np.isfinite(codes).all():
-        raise InvalidInputError("some targets are NaN or infinite; leave those examples out")
-    same = (codes == codes[:1]).all(axis=0)
-    if same.any() and (kind == "regression" or same.all()):
-        raise InvalidInputError(
-            f"all examples have the same {'target' if kind == 'regression' else 'labels'}; there "
-            f"is nothing to predict"
-        )
-
-
-def _check_class_names(found: tuple[str, ...], names: tuple[str, ...]) -> None:
-    """Refuse a task or store whose classes are not those that were fitted on."""
-    if names and found != names:
-        raise InvalidInputError(
-            f"the head was fitted on {len(names)} classes {', '.join(names[:5])}…, and the task "
-            f"has {len(found)}: {', '.join(found[:5])}…; labels would not mean the same"
-        )

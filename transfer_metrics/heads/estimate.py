@@ -62,7 +62,8 @@ def expected_steps(
     probe, blocks, refined = (
         _fit_seconds(resolve_head(head), tested, widths) for head in (*FROZEN, "head2toe")
     )
-    reading, training = mean * _examples(tested), _train_seconds(mean, tested)
+    reading = mean * _examples(tested)
+    training = sum(_train_seconds(resolve_head(head), mean, tested) for head in TRAINED)
     three = f"three heads on each of at most {several(count, 'model')}"
     steps = [
         (f"ranking {several(len(good), 'model')}", ranking),
@@ -71,8 +72,8 @@ def expected_steps(
     ]
     if finetune:
         text = f"fine-tuning and LP-FT of at most {several(min(finetune, count), 'model')}"
-        steps.append((text, min(finetune, count) * len(TRAINED) * training))
-    last = training / 3 if finetune else refined
+        steps.append((text, min(finetune, count) * training))
+    last = training / (3 * len(TRAINED)) if finetune else refined
     return [*steps, ("the winner once more, tested and written", last)], found
 
 
@@ -100,7 +101,7 @@ def expected_fits(
         steps.append((f"ranking {several(len(good), 'model')}", ranking))
     count = min(MOST, len(good)) if quick else len(good)
     most = "at most " if count < len(good) else ""
-    if any("epochs" not in head.get_params(deep=False) for head in heads):
+    if not all(head.trains for head in heads):
         mean = ranking / len(good) / len(tested["train"])
         told = f"features that heads share, of {most}{several(count, 'model')}"
         steps.append((told, count * mean * _examples(tested)))
@@ -126,14 +127,10 @@ def _forecast(
 def _head_seconds(head: Head, model: Forecast, task: Task) -> float:
     """About how long one fit of a head takes, of one that trains the network with its tests."""
     each = model.seconds / len(task["train"])
-    settings = head.get_params(deep=False)
-    if "epochs" not in settings:
+    if not head.trains:
         return _fit_seconds(head, task, [model.dims[1]] * model.layers)
-    rates = _RATES if isinstance(settings["lr"], str) else np.size(settings["lr"])
-    rates *= np.size(settings["weight_decay"])
-    epochs = _epochs(rates, settings["epochs"], settings["halving"])
     # Distortion takes two more passes over the examples for testing.
-    return _train_seconds(each, task, epochs) + each * 4 * len(task["test"])
+    return _train_seconds(head, each, task) + each * 4 * len(task["test"])
 
 
 def _epochs(rates: int, epochs: int, halving: int | None) -> int:
@@ -155,15 +152,18 @@ def expected_seconds(table: ScoreTable, model: str, task: Task, head: Head) -> t
     known = [r for r in of_model if r.extract_seconds is not None]
     n = len(task["train"])
     forward = max(((r.extract_seconds or 0.0) / (r.n or n) for r in known), default=0.0)
-    if "epochs" in head.get_params(deep=False):
-        return 0.0, _train_seconds(forward, task)
+    if head.trains:
+        return 0.0, _train_seconds(head, forward, task)
     widths = {str(r.layer): r.dim or _WIDTH for r in of_model}
     return forward * _examples(task), _fit_seconds(head, task, list(widths.values()))
 
 
-def _train_seconds(each: float, task: Task, epochs: int | None = None) -> float:
+def _train_seconds(head: Head, each: float, task: Task) -> float:
     """About how long a head takes that trains, of so many seconds for a forward pass."""
-    epochs = _epochs(_RATES, _EPOCHS, _HALVING) if epochs is None else epochs
+    settings = head.get_params(deep=False)
+    rates = _RATES if isinstance(settings["lr"], str) else np.size(settings["lr"])
+    rates *= np.size(settings["weight_decay"])
+    epochs = _epochs(rates, settings["epochs"], settings["halving"])
     return _STEP * epochs * each * len(task["train"])
 
 

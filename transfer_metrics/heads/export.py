@@ -72,77 +72,78 @@ class Exported:
     difference: float
     bytes: int
 
+    @classmethod
+    def of(
+        cls,
+        network: TransferNet,
+        model: Model,
+        path: str | os.PathLike[str],
+        format: str | None,
+        about: Mapping[str, Any],
+        by_word: bool = False,
+        shape: Sequence[int] | None = None,
+    ) -> Exported:
+        """Write a network and try the file; see ``Head.export``.
+
+        A head on words is written as one on tokens. Since it is linear, and what it reads of a
+        word is the mean of its tokens, its logits are the mean of theirs. ``shape`` is that of the
+        arrays that the head was fitted on, where it was.
+        """
+        if by_word:
+            _refuse_words(network.pool, network.unit_norm)
+        path = Path(path)
+        format = _format_of(path, format)
+        if format == "onnx":
+            for package in ("onnx", "onnxscript", "onnxruntime"):
+                require(package, "an export to ONNX", install="'transfer-metrics[onnx]'")
+        network = network.cpu().eval().requires_grad_(False)
+        feed = Feed.of(model, shape)
+        if by_word:
+            with evaluation(network), torch.no_grad():
+                words = network(feed.words())
+            network.pool = _EachToken(network.pool.name, network.pool.fn)
+            about = {**about, "words": "logits of a word are the mean of those of its tokens"}
+        deployed = _Deployed(network, feed, str(about.get("kind", "classification")), by_word)
+        batches = feed.trials()
+        with _undisturbed(), evaluation(deployed):
+            program = _traced(deployed, batches[-1], feed, model.name)
+            inputs, outputs = _signature(deployed, batches[-1], feed)
+            described = {**about, **feed.about, "inputs": inputs, "outputs": outputs}
+            with replacing(path) as temporary:
+                if format == "onnx":
+                    _write_onnx(program, temporary, inputs, outputs, described)
+                else:
+                    program.example_inputs = None  # which alone would be pickled
+                    torch.export.save(
+                        program, temporary, extra_files={_INSIDE: json.dumps(described)}
+                    )
+                run = _opened(temporary, format)
+                found = [run(batch)[-1] for batch in batches]
+                expected = [list(deployed(*batch.values()).values())[-1] for batch in batches]
+                if by_word:
+                    tokens = run(feed.of_batch(feed.words()))[-1]
+                    found.append(_of_words(tokens, feed.words().words))
+                    expected.append(words)
+                difference = max(map(_apart, found, expected))
+                if not difference <= _TOLERANCE:
+                    raise InvalidInputError(
+                        f"the exported file gives logits {difference:.2g} away from the network's, "
+                        f"more than {_TOLERANCE:g}, so it was not written; try the other format"
+                    )
+        return cls(path, format, inputs, outputs, difference, path.stat().st_size)
+
     def logits(self, model: Model, examples: Sequence[Any]) -> np.ndarray:
         """What the file says of raw examples that a model preprocesses: logits (N, C)."""
         array = example_modality(examples[0]) == "tensor" and not are_pixels(model, examples[0])
         feed = Feed.of(model, np.shape(examples[0]) if array else None)
-        run, inputs = (
-            _opened(self.path, self.format),
-            Inputs.of_examples(model, examples, keep=False),
-        )
-        runs = inputs.runs(_AT_ONCE)
-        parts = []
-        for batch in (inputs.batch(rows) for rows in runs):
+        run = _opened(self.path, self.format)
+
+        def of_batch(batch: Any) -> Tensor:
             logits = run(feed.of_batch(batch))[-1]
-            parts.append(_of_words(logits, batch.words) if logits.ndim == 3 else logits)
-        return np.concatenate(parts)[np.argsort(np.concatenate(runs))]
+            return torch.from_numpy(_of_words(logits, batch.words) if logits.ndim == 3 else logits)
 
-
-def export_network(
-    network: TransferNet,
-    model: Model,
-    path: str | os.PathLike[str],
-    format: str | None,
-    about: Mapping[str, Any],
-    by_word: bool = False,
-    shape: Sequence[int] | None = None,
-) -> Exported:
-    """Write a network and try the file; see ``Head.export``.
-
-    A head on words is written as one on tokens. Since it is linear, and what it reads of a word is
-    the mean of its tokens, its logits are the mean of theirs. ``shape`` is that of the arrays that
-    the head was fitted on, where it was.
-    """
-    if by_word:
-        _refuse_words(network.pool, network.unit_norm)
-    path = Path(path)
-    format = _format_of(path, format)
-    if format == "onnx":
-        for package in ("onnx", "onnxscript", "onnxruntime"):
-            require(package, "an export to ONNX", install="'transfer-metrics[onnx]'")
-    network = network.cpu().eval().requires_grad_(False)
-    feed = Feed.of(model, shape)
-    if by_word:
-        with evaluation(network), torch.no_grad():
-            words = network(feed.words())
-        network.pool = _EachToken(network.pool.name, network.pool.fn)
-        about = {**about, "words": "logits of a word are the mean of those of its tokens"}
-    deployed = _Deployed(network, feed, str(about.get("kind", "classification")), by_word)
-    batches = feed.trials()
-    with _undisturbed(), evaluation(deployed):
-        program = _traced(deployed, batches[-1], feed, model.name)
-        inputs, outputs = _signature(deployed, batches[-1], feed)
-        described = {**about, **feed.about, "inputs": inputs, "outputs": outputs}
-        with replacing(path) as temporary:
-            if format == "onnx":
-                _write_onnx(program, temporary, inputs, outputs, described)
-            else:
-                program.example_inputs = None  # which alone would be pickled
-                torch.export.save(program, temporary, extra_files={_INSIDE: json.dumps(described)})
-            run = _opened(temporary, format)
-            found = [run(batch)[-1] for batch in batches]
-            expected = [list(deployed(*batch.values()).values())[-1] for batch in batches]
-            if by_word:
-                tokens = run(feed.of_batch(feed.words()))[-1]
-                found.append(_of_words(tokens, feed.words().words))
-                expected.append(words)
-            difference = max(map(_apart, found, expected))
-            if not difference <= _TOLERANCE:
-                raise InvalidInputError(
-                    f"the exported file gives logits {difference:.2g} away from the network's, "
-                    f"more than {_TOLERANCE:g}, so it was not written; try the other format"
-                )
-    return Exported(path, format, inputs, outputs, difference, path.stat().st_size)
+        inputs = Inputs.of_examples(model, examples, keep=False)
+        return inputs.map(of_batch, _AT_ONCE).numpy()
 
 
 def _format_of(path: Path, format: str | None) -> str:

@@ -111,6 +111,7 @@ class FineTune(Head):
     """
 
     name = "finetune"
+    trains = True
     _saved = (
         "lr_", "weight_decay_", "optimizer_", "epoch_", "val_score_", "history_", "steps_",
         "run_steps_", "seconds_", "run_seconds_", "initial_seconds_", "cached_bytes_", "C_",
@@ -220,10 +221,11 @@ class FineTune(Head):
         start = self._start()
         backbone = full_precision(copied(data.model.module))
         if start is None:
+            outputs = data.task.num_classes or data.train_codes.shape[1]
             example = data.model.batch([data.task["train"].examples[row] for row in (0, 1)])
             layers = list_layers(data.model, self.layers, self.pool, example=example)
             with own_random_numbers(seed):
-                head = nn.Linear(sum(layer.dim for layer in layers), data.outputs)
+                head = nn.Linear(sum(layer.dim for layer in layers), outputs)
             return TransferNet(backbone, layers, self.pool, head)
         start.set_known(random_state=seed, device=self.device, progress=self.progress)
         start._shared = self._shared
@@ -239,43 +241,36 @@ class FineTune(Head):
 
     def _grid(self, optimizer: str = "sgd") -> list[TrainSettings]:
         """The settings to try; one is enough where there is no epoch to train."""
-        rates: Sequence[float]
-        if self.lr in ("auto", "wide") and optimizer == "adamw":
-            rates = _RATES["adamw" if self._start() is None else "adamw, start"]
-        elif self.lr == "auto":
-            probed = isinstance(self._start(), LinearProbe)
-            fixed = "lpft" if probed else "finetune, batch_norm=eval"
-            rates = _RATES["finetune" if self.batch_norm == "train" else fixed]
-        elif self.lr == "wide":
-            rates = _RATES["wide"]
-        elif isinstance(self.lr, str):
-            raise InvalidInputError(
-                f"lr={self.lr!r}; use 'auto', 'wide', a number or a list of numbers"
-            )
-        else:
-            rates = tuple(np.atleast_1d(self.lr))
+        rates = self._rates(optimizer) if isinstance(self.lr, str) else np.atleast_1d(self.lr)
         pairs = list(itertools.product(rates, np.atleast_1d(self.weight_decay)))
         if not pairs:
             raise InvalidInputError("lr or weight_decay is an empty list; give a number or more")
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)
-        base = TrainSettings(
-            lr=0.0,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimizer=optimizer,
-            momentum=self.momentum,
-            batch_norm=self.batch_norm,
-            freeze=self.freeze if isinstance(self.freeze, str) else tuple(self.freeze),
-            augment=self.augment,
-            seed=int(seed),
-        )
+        own = self.get_params(deep=False)
+        known = {f.name: own[f.name] for f in dataclasses.fields(TrainSettings) if f.name in own}
+        freeze = self.freeze if isinstance(self.freeze, str) else tuple(self.freeze)
+        known |= {"optimizer": optimizer, "freeze": freeze, "seed": int(seed)}
         grid = [
-            dataclasses.replace(base, lr=float(rate), weight_decay=float(decay))
+            TrainSettings(**known | {"lr": float(rate), "weight_decay": float(decay)})
             for rate, decay in pairs
         ]
         return grid if self.epochs else grid[:1]
+
+    def _rates(self, optimizer: str) -> Sequence[float]:
+        """What a name of learning rates stands for."""
+        if self.lr not in ("auto", "wide"):
+            raise InvalidInputError(
+                f"lr={self.lr!r}; use 'auto', 'wide', a number or a list of numbers"
+            )
+        start = self._start()
+        if optimizer == "adamw":
+            return _RATES["adamw" if start is None else "adamw, start"]
+        if self.lr == "wide":
+            return _RATES["wide"]
+        fixed = "lpft" if isinstance(start, LinearProbe) else "finetune, batch_norm=eval"
+        return _RATES["finetune" if self.batch_norm == "train" else fixed]
 
     def _tuned(
         self, initial: TransferNet, data: TaskData, units: Units, grid: Sequence[TrainSettings]
@@ -317,11 +312,7 @@ class FineTune(Head):
     def _set_network(self, network: TransferNet, data: TaskData, units: Units) -> None:
         weight, bias = (t.detach().cpu().numpy() for t in (network.head.weight, network.head.bias))
         network.head = linear_layer(*units.outside(weight, bias)).to(network.head.weight.device)
-        self.kind_, self.classes_, self.class_names_ = (
-            data.task.kind,
-            data.classes,
-            data.class_names,
-        )
+        self._set_answers(data.answers)
         self.network_, self._state, self.fitted_on_ = network, None, "model"
         self.source_ = ModelRef.of(data.model, self._settings)
         self.layers_, self.pool_ = network.layers, network.pool.name

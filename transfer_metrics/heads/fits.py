@@ -364,14 +364,13 @@ def _distortion(model: Model, network: TransferNet, split: Split | Inputs) -> tu
         unit_norm=network.unit_norm,
     )
     inputs = Inputs.of_any(model, split, "test")
-    moved, lengths = [], []
+
+    def moved(batch: Any) -> torch.Tensor:
+        old, new = (net.features(batch).cpu().double() for net in (before, network))
+        return torch.stack([(new - old).norm(dim=1), old.norm(dim=1)], dim=1)
+
     with evaluation(model.module), evaluation(network):
-        for rows in inputs.runs(64):
-            batch = inputs.batch(rows)
-            old, new = before.features(batch).cpu(), network.features(batch).cpu()
-            moved.append((new.double() - old.double()).norm(dim=1))
-            lengths.append(old.double().norm(dim=1))
-    distance, length = torch.cat(moved), torch.cat(lengths)
+        distance, length = inputs.map(moved, 64).unbind(dim=1)
     some = length > 0
     relative = float((distance[some] / length[some]).mean()) if some.any() else 0.0
     return float(distance.mean()), relative

@@ -22,7 +22,6 @@ from transfer_metrics.progress import progress_bar
 from transfer_metrics.registry import choose
 from transfer_metrics.selection.adam import train_softmax
 from transfer_metrics.selection.base import Selection
-from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.selection.group_lasso import GroupLassoSelector
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.specs import results_of
@@ -45,8 +44,6 @@ _GRID: Mapping[str, tuple[Any, ...]] = {
     "keep": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
 }
 _NAMES = tuple(_GRID)
-_Inside = Mapping[str, np.ndarray]
-"""Numbers of columns inside each layer."""
 
 
 class Head2Toe(Head):
@@ -144,12 +141,10 @@ class Head2Toe(Head):
         """
         data = self._feature_data(X, y, None)
         features = data.train.columns
-        units = Units.of(data.kind, data.train.codes)
-        codes = units.inside(data.train.codes)
         before = results_of(self.selector)
         self.selector_ = self.selector if before is None else before
         if self.selector_ is None:
-            self.selector_ = self.new_selector().fit_columns(features, codes, data.kind)
+            self.selector_ = self.scored(data.train, data.kind)
         if isinstance(self.selector_, Selection):
             inside = self.selector_.inside(features)
         elif hasattr(self.selector_, "columns_"):
@@ -159,24 +154,30 @@ class Head2Toe(Head):
                 f"selector is {a_type(self.selector_)}; give a fitted selector, a "
                 f"Selection, or the file that `select --out` wrote"
             )
-        fit = self.train(data, features, codes, inside)
+        weights, bias = self.trained(data.train, data, inside)
         self.kept_ = {name: len(columns) for name, columns in inside.items()}
         self.candidates_ = features.dim
         read = tuple(layer for layer in data.layers if layer.name in inside)
         data = dataclasses.replace(data, layers=read)
-        self._set_head(data, *units.outside(*fit), columns=inside, unit_norm=True)
+        self._set_head(data, weights, bias, columns=inside, unit_norm=True)
         for path in (self._state_file(part) for part in ("relevance", "head")):
             if path is not None:
                 path.unlink(missing_ok=True)
         return self
 
-    def train(
-        self, data: FeatureData, x: LayerColumns, codes: np.ndarray, inside: _Inside
+    def scored(self, train: Labelled, kind: str) -> GroupLassoSelector:
+        """The selector that these parameters describe, fitted."""
+        codes = Units.of(kind, train.codes).inside(train.codes)
+        return self.new_selector().fit_columns(train.columns, codes, kind)
+
+    def trained(
+        self, train: Labelled, data: FeatureData, inside: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (C, k) and bias of the final head on some columns of each layer."""
+        """Weights (C, k) and biases of the final head on some columns of each layer."""
+        units = Units.of(data.kind, train.codes)
         fit = train_softmax(
-            x.take(inside).unit_rows(),
-            codes,
+            train.columns.take(inside).unit_rows(),
+            units.inside(train.codes),
             data.outputs,
             kind=data.kind,
             lr=self.lr,
@@ -187,7 +188,7 @@ class Head2Toe(Head):
             checkpoint=self._state_file("head"),
             progress=self.progress,
         )
-        return fit.weights.T, fit.bias
+        return units.outside(fit.weights.T, fit.bias)
 
     def training_reads(self, examples: int) -> tuple[int, int]:
         """All features for the relevance, and those chosen for the head; see ``Head``."""
@@ -336,12 +337,10 @@ class Head2ToeCV(Head):
         """Accuracies of one setting with every fraction."""
         accuracies: dict[float, list[float]] = {keep: [] for keep in keeps}
         for train, held in self._folds(data):
-            units = Units.of(data.kind, train.codes)
-            codes = units.inside(train.codes)
-            selector = head.new_selector().fit_columns(train.columns, codes, data.kind)
+            selector = head.scored(train, data.kind)
             for keep in keeps:
                 inside = train.columns.inside(selector.top(keep))
-                weight, bias = units.outside(*head.train(data, train.columns, codes, inside))
+                weight, bias = head.trained(train, data, inside)
                 logits = held.columns.take(inside).unit_rows().dense() @ weight.T + bias
                 accuracies[keep].append(quality(data.kind, logits, held.codes))
             bar.update()

@@ -32,7 +32,7 @@ from transfer_metrics.features.extract import versions
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.features.shards import layers_of
 from transfer_metrics.files import ADVICE, TEMPORARY, check_folder
-from transfer_metrics.heads.objective import QUALITY, class_labels
+from transfer_metrics.heads.objective import QUALITY, Answers
 from transfer_metrics.heads.origin import ModelRef
 from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.naming import a_type
@@ -83,13 +83,10 @@ def _read(folder: Path, heads: Registry[Any]) -> Any:
     # A file says what a head is, not where it may write to.
     params.pop("checkpoint", None)
     head = heads[record["head"]](**params)
-    head.kind_ = record.get("kind", "classification")
     head.fitted_on_, head.network_ = record["fitted_on"], None
-    head.classes_ = np.array(classes["values"], dtype=dtype)
-    head.class_names_ = tuple(record["class_names"])
-    if head.class_names_:
-        named = dtype.kind == "U"
-        head.classes_ = class_labels(head.class_names_, head.kind_, named)
+    kind, names = record.get("kind", "classification"), tuple(record["class_names"])
+    answers = Answers(kind, np.array(classes["values"], dtype=dtype))
+    head._set_answers(Answers.of_names(names, kind, dtype.kind == "U") if names else answers)
     head.coef_, head.intercept_ = tensors["coef"].numpy(), tensors["intercept"].numpy()
     head.layers_, head.pool_ = tuple(layers_of(record)), record["pool"]
     columns = {name: tensor.numpy() for name, tensor in _starting(tensors, _COLUMNS).items()}
@@ -106,8 +103,8 @@ def _read(folder: Path, heads: Registry[Any]) -> Any:
     head._state, head.card_ = _starting(tensors, _NETWORK) or None, dict(record.get("card", {}))
     if record["n_features_in"] is not None:
         head.n_features_in_ = int(record["n_features_in"])
-    if names := record.get("feature_names_in"):
-        head.feature_names_in_ = np.array(list(map(str, names)), dtype=object)
+    if columns_in := record.get("feature_names_in"):
+        head.feature_names_in_ = np.array(list(map(str, columns_in)), dtype=object)
     further = {name: _decoded(value) for name, value in record["fitted"].items()}
     further |= {name: tensor.numpy() for name, tensor in _starting(tensors, _FITTED).items()}
     for name in further.keys() & set(head._saved):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,61 +18,108 @@ QUALITY = {"classification": "accuracy", "regression": "r2", "multilabel": "aver
 _RESAMPLES = 50
 
 
-def class_labels(
-    names: Sequence[str], kind: str = "classification", named: bool = False
-) -> np.ndarray:
-    """Labels of the classes of a task, (C,): numbers or booleans that all names are, else names.
+def as_codes(labels: Any, kind: str) -> np.ndarray:
+    """Labels of a split or store as ``Labelled`` has them."""
+    codes = np.asarray(labels, dtype=None if kind == "classification" else np.float64)
+    return codes[:, None] if kind != "classification" and codes.ndim == 1 else codes
 
-    Where they are ``named``, names in any case. Of a multilabel task the numbers of its labels.
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a head answers for an example: a class, K targets, or which of K labels apply.
+
+    ``classes`` (C,) are the labels of the classes, numbers of several labels, and none of targets;
+    ``names`` those of a task or store, else none.
     """
-    if kind != "classification":
-        return np.arange(len(names))
-    if named:
-        return np.array(names)
-    if names and {*names} <= {"False", "True"}:
-        return np.array([name == "True" for name in names])
-    found = read_texts({"": as_array(list(names))}, "classification")[""]
-    # A number would be called 2 and not 2.0.
-    renamed = any(isinstance(n, float) and n.is_integer() for n in map(number_of, names))
-    return np.array(names) if renamed or found.dtype == object else found
 
+    kind: str
+    classes: np.ndarray
+    names: tuple[str, ...] = ()
 
-def as_codes(
-    labels: Any,
-    kind: str,
-    classes: np.ndarray | None = None,
-    names: Sequence[str] = (),
-    where: str = "y",
-) -> np.ndarray:
-    """What is predicted of labels, as ``Labelled`` has it: of a split or store without ``classes``.
+    @classmethod
+    def of_names(cls, names: Iterable[str], kind: str, named: bool = False) -> Answers:
+        """Those of a task: numbers or booleans that all names are, else the names.
 
-    Numbers of ``classes`` are found by their ``names`` or by their values; where classes are words,
-    and not texts of numbers, numbers are those of the classes. A label that is none is -1, or an
-    error where the classes are those of a task, whose labels might be counted from elsewhere.
-    """
-    if kind != "classification":
-        codes = np.asarray(labels, dtype=np.float64)
-        return codes[:, None] if codes.ndim == 1 else codes
-    if classes is None:
-        return np.asarray(labels)
-    found = as_array(labels)
-    if found.dtype != object and classes.dtype.kind in "UO" and names:
-        meant = class_labels(names).tolist()
-        meant = range(len(names)) if isinstance(meant[0], str) else meant
-        numbers: dict[Any, int] = {label: number for number, label in enumerate(meant)}
-    else:
-        numbers = {label: number for number, label in enumerate(classes.tolist())}
-        if found.dtype == object:
-            numbers |= {name: number for number, name in enumerate(names)}
-    codes = np.array([numbers.get(label, -1) for label in found.tolist()], np.int64)
-    if names and (codes < 0).any():
-        strange = ", ".join(map(repr, dict.fromkeys(found[codes < 0].tolist()[:3])))
-        told = ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
-        raise InvalidInputError(
-            f"{where} has the labels {strange}, and the classes of the task are {told}; give "
-            f"labels of the task"
-        )
-    return codes
+        Where they are ``named``, names in any case.
+        """
+        names = tuple(names)
+        if kind != "classification":
+            return cls(kind, np.arange(len(names)), names)
+        if {*names} <= {"False", "True"} and not named:
+            return cls(kind, np.array([name == "True" for name in names]), names)
+        found = read_texts({"": as_array(list(names))}, "classification")[""]
+        # A number would be called 2 and not 2.0.
+        renamed = any(isinstance(n, float) and n.is_integer() for n in map(number_of, names))
+        keep = named or renamed or found.dtype == object
+        return cls(kind, np.array(names) if keep else found, names)
+
+    @classmethod
+    def of_array(cls, labels: np.ndarray, kind: str) -> tuple[Answers, np.ndarray]:
+        """Those that labels of an array are, and its codes."""
+        if kind == "classification":
+            classes, codes = np.unique(labels, return_inverse=True)
+            return cls(kind, classes), codes
+        codes = as_codes(labels, kind)
+        return cls(kind, np.arange(codes.shape[1] if kind == "multilabel" else 0)), codes
+
+    def codes(self, labels: Any, where: str = "y") -> np.ndarray:
+        """What people's labels are to the head, as ``Labelled`` has it.
+
+        Classes are found by their names or values; where they are words, and not texts of numbers,
+        numbers are those of the classes. A label that is none is -1, or an error where the classes
+        have names, as those of a task might be counted from elsewhere.
+        """
+        if self.kind != "classification":
+            return as_codes(labels, self.kind)
+        found, names = as_array(labels), self.names
+        if found.dtype != object and self.classes.dtype.kind in "UO" and names:
+            meant = Answers.of_names(names, self.kind).classes.tolist()
+            meant = range(len(names)) if isinstance(meant[0], str) else meant
+            numbers: dict[Any, int] = {label: number for number, label in enumerate(meant)}
+        else:
+            numbers = {label: number for number, label in enumerate(self.classes.tolist())}
+            if found.dtype == object:
+                numbers |= {name: number for number, name in enumerate(names)}
+        codes = np.array([numbers.get(label, -1) for label in found.tolist()], np.int64)
+        if names and (codes < 0).any():
+            strange = ", ".join(map(repr, dict.fromkeys(found[codes < 0].tolist()[:3])))
+            told = ", ".join(names[:5]) + ("…" if len(names) > 5 else "")
+            raise InvalidInputError(
+                f"{where} has the labels {strange}, and the classes of the task are {told}; give "
+                f"labels of the task"
+            )
+        return codes
+
+    def refuse_others(self, kind: str, names: Iterable[str]) -> None:
+        """Raise for a task or store of another kind or of other classes."""
+        found = tuple(names)
+        if kind != self.kind:
+            raise InvalidInputError(
+                f"the head was fitted on a {self.kind}, and this is a {kind}; labels would not "
+                f"mean the same"
+            )
+        if self.names and found != self.names:
+            raise InvalidInputError(
+                f"the head was fitted on {len(self.names)} classes {', '.join(self.names[:5])}…, "
+                f"and the task has {len(found)}: {', '.join(found[:5])}…; labels would not mean "
+                f"the same"
+            )
+
+    def refuse_one(self, codes: np.ndarray) -> None:
+        """Raise where training labels leave nothing to tell apart."""
+        if self.kind == "classification":
+            if len(np.unique(codes)) < 2:
+                raise InvalidInputError("the labels have one class only; a head needs at least two")
+            return
+        if not np.isfinite(codes).all():
+            raise InvalidInputError("some targets are NaN or infinite; leave those examples out")
+        same = _undecided(codes)
+        if same.any() and (self.kind == "regression" or same.all()):
+            raise InvalidInputError(
+                f"all examples have the same "
+                f"{'target' if self.kind == 'regression' else 'labels'}; there is nothing to "
+                f"predict"
+            )
 
 
 def quality(kind: str, logits: Any, truth: Any, weights: Any = None) -> float:

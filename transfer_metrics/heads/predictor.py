@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,13 +16,14 @@ from transfer_metrics.features.batches import MOST
 from transfer_metrics.features.layers import Layer
 from transfer_metrics.features.pooling import Pool, resolve_pool
 from transfer_metrics.features.store import FeatureStore
-from transfer_metrics.heads.data import aligned, labelled
+from transfer_metrics.heads.data import labelled
 from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
-from transfer_metrics.heads.objective import QUALITY, Outcome, as_codes, quality
+from transfer_metrics.heads.objective import QUALITY, Answers, Outcome, quality
 from transfer_metrics.heads.origin import ModelRef, refuse_others
 from transfer_metrics.heads.preprocessed import Inputs, readable_logits
 from transfer_metrics.selection.columns import (
+    aligned,
     checked,
     has_layers,
     refuse_unfitted,
@@ -29,7 +31,6 @@ from transfer_metrics.selection.columns import (
 )
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.models.modules import copied
-from transfer_metrics.sources.tasks.labels import complete_labels
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.new_examples import (
     NewExamples,
@@ -37,7 +38,6 @@ from transfer_metrics.sources.tasks.new_examples import (
     is_task_name,
     new_examples,
 )
-from transfer_metrics.sources.tasks.pairing import check_pairs
 from transfer_metrics.sources.tasks.task import Split, Task
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
     """Name in the registry."""
     random: ClassVar[bool] = True
     """Whether a fit on given training and validation data depends on ``random_state``."""
+    trains: ClassVar[bool] = False
+    """Whether a fit trains the network itself, in epochs."""
     _saved: ClassVar[tuple[str, ...]] = ()
     """Further fitted attributes that ``save`` keeps: arrays, and what JSON can hold."""
 
@@ -176,25 +178,28 @@ class Predictor(ClassifierMixin, BaseEstimator):
                 the task has other classes.
         """
         refuse_unfitted(self, "classes_")
-        own = y is None
-        if own:
-            X, y = labelled(X, split, self.kind_, self.class_names_)
-        else:
-            check_pairs(X, y)
-            complete_labels(y, self.kind_)
-        y = np.asarray(y)
+        own, answers = y is None, self._answers
+        X, y = labelled(X, y, split, answers)
         logits = self.logits(X, split=split)
         if len(y) != len(logits):
             raise InvalidInputError(
                 f"X has {len(logits)} examples and y {len(y)} labels; give one label per example"
             )
-        classes = np.arange(len(self.classes_)) if _is_numbered(X) else self.classes_
-        codes = as_codes(y, self.kind_, classes, self.class_names_)
+        if _is_numbered(X):
+            answers = replace(answers, classes=np.arange(len(self.classes_)))
+        codes = answers.codes(y)
         value = quality(self.kind_, logits, codes, sample_weight)
         if own and sample_weight is None and isinstance(X, Task):
             told = Outcome.of(self.kind_, logits, codes, self.class_names_).doubt
             self.note_test(X.name, split, self.measure, value, len(y), told)
         return value
+
+    @property
+    def _answers(self) -> Answers:
+        return Answers(self.kind_, self.classes_, self.class_names_)
+
+    def _set_answers(self, answers: Answers) -> None:
+        self.kind_, self.classes_, self.class_names_ = answers.kind, answers.classes, answers.names
 
     def network(self, model: Any = None) -> TransferNet:
         """The backbone with this head on it, as a module of its own in evaluation mode.
@@ -377,8 +382,8 @@ class Predictor(ClassifierMixin, BaseEstimator):
                 self.source_.check(X, self.pool_)
         elif not has_layers(X):
             X = checked(self, X, dtype=[np.float64, np.float32], reset=False)
-        dims = [layer.dim for layer in self.layers_]
-        columns = aligned(X, [layer.name for layer in self.layers_], dims)
+        dims = {layer.name: layer.dim for layer in self.layers_}
+        columns = aligned(X, dims, "the head was fitted")
         logits, start = np.zeros(()), 0
         for name in columns.names:
             x = columns.finite(name)

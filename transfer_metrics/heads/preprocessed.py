@@ -61,12 +61,16 @@ class Inputs:
         equal = np.split(order, np.flatnonzero(np.diff(self.lengths[order])) + 1)
         return [run[rows] for run in equal for rows in _chunks(len(run), size)]
 
+    def map(self, run: Callable[[Any], Tensor], size: int) -> Tensor:
+        """What a function makes of batches, in the order of the examples."""
+        runs = self.runs(size)
+        parts = [run(self.batch(rows)) for rows in runs]
+        return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
+
     def logits(self, network: nn.Module, batch_size: int, *, finite: bool = True) -> Tensor:
         """What a network says of all in evaluation mode, (N, C) float32 on the CPU, ``finite``."""
-        runs = self.runs(batch_size)
         with evaluation(network):
-            parts = [network(place(self.batch(rows), network)).float().cpu() for rows in runs]
-        logits = torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(runs)))]
+            logits = self.map(lambda x: network(place(x, network)).float().cpu(), batch_size)
         bad = (~torch.isfinite(logits)).any(1).nonzero()
         if finite and len(bad):
             raise ExtractionError(

@@ -23,7 +23,7 @@ from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.heads.train_settings import TrainSettings
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.adam import loss_of
-from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
+from transfer_metrics.selection.checkpoint import Checkpoint
 from transfer_metrics.sources.models.model import place
 from transfer_metrics.sources.models.modules import own_random_numbers
 
@@ -102,15 +102,17 @@ class Training:
         if self.start is not None and math.isfinite(self.start):
             self.run.val_score = self.start
             self.best = copy.deepcopy(network.state_dict())
+        self.kept: Checkpoint | None = None
         if self.checkpoint is not None:
             content = self.targets.detach().cpu().contiguous().numpy().tobytes()
-            self.key = {
+            key = {
                 "settings": settings.record(),
                 "initial weights": _weights_hash(network),
                 "targets": hashlib.sha256(content).hexdigest(),
                 **self.identity,
             }
-            self.resume(self.checkpoint)
+            self.kept = Checkpoint(self.checkpoint, key)
+            self.resume(self.kept)
 
     def advance(self, until: int) -> None:
         """Train on to an epoch, unless that is done or the training has diverged."""
@@ -124,8 +126,8 @@ class Training:
                 mean_loss = self.epoch(bar.update)
                 self.judge(mean_loss, self.score(), time.perf_counter() - began)
                 bar.set_postfix(loss=f"{mean_loss:.3g}", val=f"{run.val_score:.3f}")
-                if self.checkpoint is not None:
-                    self.keep(self.checkpoint)
+                if self.kept is not None:
+                    self.keep(self.kept)
 
     def score(self) -> Any:
         """How good the network is now on the examples for validation, if there are any."""
@@ -187,7 +189,7 @@ class Training:
             run.epoch, run.val_score = run.done, score
             self.best = copy.deepcopy(self.network.state_dict())
 
-    def keep(self, path: Path) -> None:
+    def keep(self, place: Checkpoint) -> None:
         """Write everything that going on depends on."""
         tensors = {"weights": self.network.state_dict(), "best": self.best or {}}
         for part in _STATES[self.settings.optimizer]:
@@ -196,11 +198,11 @@ class Training:
                 for name, parameter in self.parameters.items()
                 if (state := self.optimizer.state[parameter].get(part)) is not None
             }
-        write_checkpoint(path, self.key, dataclasses.asdict(self.run), tensors)
+        place.write(dataclasses.asdict(self.run), tensors)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, place: Checkpoint) -> None:
         """Go on from a checkpoint if there is one."""
-        found = read_checkpoint(path, self.key)
+        found = place.read()
         if found is None:
             return
         state, tensors = found
@@ -208,8 +210,8 @@ class Training:
         for part in _STATES[self.settings.optimizer]:
             for name, kept in tensors.get(part, {}).items():
                 parameter = self.parameters[name]
-                place = kept.device if part == "step" else parameter.device
-                self.optimizer.state[parameter][part] = kept.to(place)
+                there = kept.device if part == "step" else parameter.device
+                self.optimizer.state[parameter][part] = kept.to(there)
         self.run, self.best = Run(**state), tensors.get("best") or None
 
 

@@ -22,7 +22,7 @@ from torch.optim.adam import adam
 
 from transfer_metrics.errors import InvalidInputError, check_whole
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.selection.checkpoint import read_checkpoint, write_checkpoint
+from transfer_metrics.selection.checkpoint import Checkpoint
 from transfer_metrics.selection.columns import LayerColumns
 from transfer_metrics.statistics.inputs import as_labels, as_targets
 from transfer_metrics.threads import threads_for
@@ -79,15 +79,15 @@ def train_softmax(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(features), generator=generator)
     state = _State.start(features.dim, num_classes, generator, device)
-    key: dict[str, Any] = {}
+    kept: Checkpoint | None = None
     if checkpoint is not None:
-        checkpoint = Path(checkpoint)
-        key = {
+        key: dict[str, Any] = {
             "features or labels": _fingerprint(features, labels, num_classes),
             "lam": lam, "lr": lr, "steps": steps, "batch_size": batch_size, "seed": seed,
         }  # fmt: skip
         key |= {} if kind == "classification" else {"kind": kind}
-        if (found := read_checkpoint(checkpoint, key)) is not None:
+        kept = Checkpoint(Path(checkpoint), key)
+        if (found := kept.read()) is not None:
             numbers, tensors = found
             moved = {name: tensor.to(device) for name, tensor in tensors["adam"].items()}
             state = _State(**moved, step=numbers["step"])
@@ -100,7 +100,7 @@ def train_softmax(
     batches, loss = -(-len(x) // batch_size), loss_of(kind)
     with (
         threads_for(min(batch_size, len(x)) * features.dim * num_classes),
-        _held_interrupts(checkpoint is not None) as interrupted,
+        _held_interrupts(kept is not None) as interrupted,
         progress_bar("training", steps, progress, unit="step", initial=state.step) as bar,
     ):
         while state.step < steps:
@@ -110,9 +110,9 @@ def train_softmax(
             _step(state, x[batch], labels[batch], rate, lam, loss)
             bar.update()
             late = time.monotonic() - written >= _SECONDS_BETWEEN_CHECKPOINTS
-            if checkpoint is not None and (interrupted or late):
+            if kept is not None and (interrupted or late):
                 own = {name: value for name, value in vars(state).items() if name != "step"}
-                write_checkpoint(checkpoint, key, {"step": state.step}, {"adam": own})
+                kept.write({"step": state.step}, {"adam": own})
                 written = time.monotonic()
             if interrupted:
                 raise KeyboardInterrupt

@@ -21,6 +21,7 @@ from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import several
 from transfer_metrics.selection.columns import (
     LayerColumns,
+    aligned,
     checked,
     has_layers,
     layer_columns,
@@ -30,6 +31,7 @@ from transfer_metrics.selection.columns import (
 from transfer_metrics.untrusted import read_json, visible
 
 _FORMAT = "transfer_metrics selection 1"
+_WHEN = "columns were chosen"
 
 
 class ColumnSelector(TransformerMixin, BaseEstimator):
@@ -106,9 +108,7 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         """
         refuse_unfitted(self)
         if not has_layers(X):
-            dims = self._kept.dims
-            array, ends = checked(self, X, reset=False), np.cumsum(list(dims.values()))
-            X = dict(zip(dims, np.split(array, ends[:-1], axis=1), strict=True))
+            X = aligned(checked(self, X, reset=False), self._kept.dims, _WHEN)
         return self._kept.transform(X)
 
 
@@ -191,23 +191,15 @@ class Selection:
 
     def inside(self, X: LayerColumns) -> dict[str, np.ndarray]:
         """The chosen columns of each layer, ascending, in the order of the layers of ``X``."""
-        self._check_widths(X.only(list(self.layers)))
+        aligned(X, {name: self.dims[name] for name in self.layers}, _WHEN)
         return {name: np.sort(self.layers[name]) for name in X.names if name in self.layers}
 
     def transform(self, X: Any) -> np.ndarray:
         """The chosen columns, (N, k), of a store or a mapping with layers of the same widths."""
-        columns = layer_columns(X).only(list(self.layers))
-        self._check_widths(columns)
+        dims = {name: self.dims[name] for name in self.layers}
+        columns = aligned(layer_columns(X), dims, _WHEN)
         columns = columns.unit_rows() if self.unit else columns
         return columns.take(self.layers).dense()
-
-    def _check_widths(self, columns: LayerColumns) -> None:
-        for name, dim in columns.widths.items():
-            if dim != self.dims[name]:
-                raise InvalidInputError(
-                    f"layer {name!r} had {self.dims[name]} features when columns were chosen and "
-                    f"has {dim} now"
-                )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file, which appears whole or not at all.

@@ -168,6 +168,24 @@ def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColu
     return LayerColumns(names, sizes, len(array), _reader(views))
 
 
+def aligned(X: Any, dims: Mapping[str, int], when: str) -> LayerColumns:
+    """Features with the layers that there were ``when``, also of an array of all their columns."""
+    if not has_layers(X):
+        array, ends = np.asarray(X), np.cumsum([*dims.values()])
+        if array.ndim != 2 or array.shape[1] != ends[-1]:
+            raise InvalidInputError(
+                f"features of shape {array.shape}; they were (N, {ends[-1]}) when {when}"
+            )
+        X = dict(zip(dims, np.split(array, ends[:-1], axis=1), strict=True))
+    columns = layer_columns(X).only(list(dims))
+    for name, dim in columns.widths.items():
+        if dim != dims[name]:
+            raise InvalidInputError(
+                f"layer {name!r} had {dims[name]} features when {when} and has {dim} now"
+            )
+    return columns
+
+
 class _UnfittedError(InvalidInputError, NotFittedError):
     """A head or selector is used before a fit; scikit-learn's own error too."""
 

@@ -277,12 +277,7 @@ class _Determinant:
 
 def _unit(columns: LayerColumns, name: str) -> np.ndarray:
     """Features of a layer with rows of unit length, float64."""
-    features = columns.layer(name).astype(np.float64)
-    if not np.isfinite(features).all():
-        raise InvalidInputError(
-            f"layer {name!r} has NaN or infinite values; drop those rows or fix the network"
-        )
-    return unit_rows(features)
+    return unit_rows(columns.finite(name).astype(np.float64))
 
 
 def _support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> _Folds:

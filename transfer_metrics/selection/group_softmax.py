@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.linalg import norm
 from scipy.special import log_softmax, softmax
 
 # How far it still is is looked at once in so many iterations: that costs half an iteration.
@@ -32,17 +33,12 @@ class Solution:
     iterations: int
 
 
-def row_lengths(rows: np.ndarray) -> np.ndarray:
-    """Euclidean length of each row."""
-    return np.sqrt(np.einsum("kc,kc->k", rows, rows))
-
-
 def _group_soft_threshold(weights: np.ndarray, by: float | np.ndarray) -> np.ndarray:
     """Rows shortened by ``by``, those that are no longer set to zero: ``max(0, 1 - t/‖W_i‖) W_i``.
 
     The proximal operator of ``t Σ ‖W_i‖``. ``by`` is ``t``, one for all rows or (k,).
     """
-    lengths = row_lengths(weights)
+    lengths = norm(weights, axis=1)
     shares = np.divide(by, lengths, out=np.ones_like(lengths), where=lengths > by)
     return weights * (1.0 - shares)[:, None]
 
@@ -75,7 +71,7 @@ def minimise(
         kkt = _violation(gradient, residual, weights, lam)
         if kkt <= tol or spent >= max_iter:
             break
-        moved = _moved(row_lengths(gradient), row_lengths(weights), lam)
+        moved = _moved(norm(gradient, axis=1), norm(weights, axis=1), lam)
         iteration = _Accelerated(x[:, moved], targets, lam, weights[moved], bias)
         steps = iteration.run(max(0.5 * tol, _NEXT * kkt), max_iter - spent)
         if not steps:  # rounding differs between products of different sizes
@@ -163,11 +159,11 @@ def _violation(
 
     ``‖g_i‖ <= λ`` for a zero row, ``g_i = -λ W_i / ‖W_i‖`` for another, and none for the bias.
     """
-    lengths = row_lengths(weights)
-    found = np.maximum(row_lengths(gradient) - lam, 0.0)
+    lengths = norm(weights, axis=1)
+    found = np.maximum(norm(gradient, axis=1) - lam, 0.0)
     active = lengths > 0
     directions = weights[active] / lengths[active, None]
-    found[active] = row_lengths(gradient[active] + lam * directions)
+    found[active] = norm(gradient[active] + lam * directions, axis=1)
     return float(max(found.max(initial=0.0), np.abs(residual.sum(axis=0)).max()) / lam)
 
 

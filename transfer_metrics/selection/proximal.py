@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.linalg import norm
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.selection.columns import LayerColumns
-from transfer_metrics.selection.group_softmax import Solution, minimise, row_lengths
+from transfer_metrics.selection.group_softmax import Solution, minimise
 from transfer_metrics.statistics.inputs import as_labels
 
 # On the way to λ a rough solution is enough: it only says where to look next.
@@ -166,7 +167,7 @@ class _Problem:
     @property
     def lengths(self) -> np.ndarray:
         """Of the rows of the weights."""
-        return row_lengths(self.weights)
+        return norm(self.weights, axis=1)
 
     def look(self, residual: np.ndarray) -> None:
         """Read all columns once, for their norms in their own precision, with a layer in memory.
@@ -197,7 +198,7 @@ class _Problem:
         if not len(near):
             return 0.0
         x, means = _centred(self.features.take(self.features.inside(near)).dense().astype(float))
-        self.norms[near] = row_lengths(x.T @ residual)
+        self.norms[near] = norm(x.T @ residual, axis=1)
         new = self.norms[near] >= above
         self.columns = np.concatenate([self.columns, near[new]])
         self.x = np.concatenate([self.x, x[:, new]], axis=1)
@@ -210,7 +211,7 @@ class _Problem:
         """Solve for these columns, of which those with weights remain."""
         start = self.weights, self.bias
         found = minimise(self.x, self.targets, lam, *start, tol=tol, max_iter=self.max_iter)
-        kept = row_lengths(found.weights) > 0
+        kept = norm(found.weights, axis=1) > 0
         self.columns, self.means = self.columns[kept], self.means[kept]
         self.x, self.weights, self.bias = self.x[:, kept], found.weights[kept], found.bias
         self.iterations += found.iterations
@@ -222,7 +223,7 @@ def _norms(block: np.ndarray, residual: np.ndarray) -> np.ndarray:
     precision = np.float32 if block.dtype in (np.float16, np.float32) else np.float64
     block = block.astype(precision, copy=False)
     # R sums to zero, so any offset may be taken off; with a row's, constants are exactly zero.
-    return row_lengths(((block - block[:1]).T @ residual.astype(precision)).astype(np.float64))
+    return norm(((block - block[:1]).T @ residual.astype(precision)).astype(np.float64), axis=1)
 
 
 def _centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
