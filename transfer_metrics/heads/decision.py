@@ -282,22 +282,23 @@ def _alternatives(
     comparison: Comparison, measure: str, model: str, head: str
 ) -> tuple[_Alternative, ...]:
     """Every other head of the model, and the best by validation of each other model."""
+    held = {(r.model, r.head): r.value for r in comparison if r.metric == f"val_{measure}"}
+    held = {fit: value for fit, value in held.items() if value is not None}
+    own = [fit for fit in held if fit[0] == model and fit[1] != head]
+    others = [
+        max((fit for fit in held if fit[0] == other), key=lambda fit: held[fit] or 0.0)
+        for other in dict.fromkeys(name for name, _ in held)
+        if other != model
+    ]
     won = _record_of(comparison, model, head, measure, "test")
-    held = [r for r in comparison if r.metric == f"val_{measure}" and r.value is not None]
-    own = [r for r in held if r.model == model and r.head != head]
-    best: dict[str, Record] = {}
-    for r in held:
-        if r.model != model:
-            known = best.get(str(r.model), r)
-            best[str(r.model)] = max(known, r, key=lambda one: one.value or 0.0)
     found = []
-    for r in [*own, *best.values()]:
-        tested = _record_of(comparison, str(r.model), str(r.head), measure, "test")
+    for of_model, of_head in [*own, *others]:
+        tested = _record_of(comparison, str(of_model), str(of_head), measure, "test")
         gain, error = won.difference(tested)
         if error == 0 and measure == "accuracy" and won.n:
             # No example told them apart; by Jeffreys' rule half of one might have.
             error = math.sqrt(0.5 / (won.n * (won.n + 1)))
-        found.append(_Alternative(str(r.model), str(r.head), gain, 1.959964 * error))
+        found.append(_Alternative(str(of_model), str(of_head), gain, 1.959964 * error))
     return tuple(found)
 
 

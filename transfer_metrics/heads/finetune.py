@@ -204,7 +204,9 @@ class FineTune(Head):
         if self.start is None:
             return None
         if isinstance(self.start, str) and self.start == "probe":
-            return LinearProbe(self.layers, self.pool, batch_size=self.batch_size)
+            probe = LinearProbe(self.layers, self.pool, batch_size=self.batch_size)
+            own = self.get_params(deep=False)
+            return probe.set_known(**{n: own[n] for n in ("C_grid", "max_iter") if n in own})
         start = clone(resolve_head(self.start))
         if isinstance(start, FineTune):
             raise InvalidInputError(

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from transfer_metrics.heads.base import Head
 from transfer_metrics.heads.finetune import FineTune
 from transfer_metrics.heads.head2toe import Head2Toe
-from transfer_metrics.heads.linear import LINEAR_C, LinearProbe
+from transfer_metrics.heads.linear import LINEAR_C
 
 
 def _preset(*fixed: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -78,18 +78,9 @@ class LPFT(FineTune):
         max_iter: int = 200,
         **options: Any,
     ) -> None:
-        super().__init__(layers, pool, batch_norm=batch_norm, **options)
+        super().__init__(layers, pool, start="probe", batch_norm=batch_norm, **options)
         self.C_grid = C_grid
         self.max_iter = max_iter
-
-    def _start(self) -> Head:
-        return LinearProbe(
-            self.layers,
-            self.pool,
-            C_grid=self.C_grid,
-            max_iter=self.max_iter,
-            batch_size=self.batch_size,
-        )
 
 
 class H2TFT(FineTune):

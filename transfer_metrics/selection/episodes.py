@@ -17,6 +17,7 @@ from transfer_metrics.errors import (
     LayerNotFoundError,
     TransferMetricsError,
     TransferMetricsWarning,
+    check_whole,
     warn,
 )
 from transfer_metrics.features.store import FeatureStore
@@ -203,12 +204,11 @@ def few_shot(
     choose("layer", last, columns.names, LayerNotFoundError)
     if selectors is None:
         selectors = {"ATL-style": FeatureMapSelector(penultimate=last, student=student)}
-    given_shots, shots = shots, tuple(sorted({int(k) for k in shots}))
-    if not shots or shots[0] < 1 or episodes < 2 or queries < 1:
-        raise InvalidInputError(
-            f"shots and queries must be at least 1 and episodes at least 2, got "
-            f"shots={given_shots}, queries={queries}, episodes={episodes}"
-        )
+    check_whole(2, episodes=episodes)
+    check_whole(1, queries=queries)
+    shots = tuple(sorted({int(k) for k in shots}))
+    if not shots or shots[0] < 1:
+        raise InvalidInputError(f"shots={shots}; give numbers of examples per class from 1 on")
     if taken := {_PENULTIMATE, _ALL} & set(selectors):
         raise InvalidInputError(f"selectors may not be named {sorted(taken)}; choose other names")
     methods = {_PENULTIMATE: [last], _ALL: list(columns.names), **selectors}

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import RepeatedStratifiedKFold
 
-from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, warn
+from transfer_metrics.errors import InvalidInputError, LayerNotFoundError, check_whole, warn
 from transfer_metrics.metrics.transrate import RELATIVE_DISTORTION
 from transfer_metrics.registry import choose
 from transfer_metrics.selection.base import ColumnSelector
@@ -290,10 +290,8 @@ def _support_folds(labels: np.ndarray, folds: int, repeats: int, seed: int) -> _
     6
     """
     counts = np.unique(labels, return_counts=True)[1]
-    if folds < 2 or repeats < 1:
-        raise InvalidInputError(
-            f"folds must be at least 2 and repeats at least 1, got {folds} and {repeats}"
-        )
+    check_whole(2, folds=folds)
+    check_whole(1, repeats=repeats)
     if len(counts) < 2:
         raise InvalidInputError("y has only one class; there is nothing to tell apart")
     if counts.max() == 1:

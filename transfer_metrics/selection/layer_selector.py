@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, warn
+from transfer_metrics.errors import InvalidInputError, UnsupportedTaskError, check_whole, warn
 from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.progress import progress_bar
@@ -183,12 +183,9 @@ class LayerSelector(ColumnSelector):
             )
         if self.mode == "drop_last" and self.k not in (None, 1):
             raise InvalidInputError(f"mode='drop_last' chooses one layer; k={self.k} means nothing")
-        for name in ("k", "max_dim", "max_examples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidInputError(f"{name} must be at least 1, got {value}")
-        if self.max_drop is not None and self.max_drop < 0:
-            raise InvalidInputError(f"max_drop must not be negative, got {self.max_drop}")
+        for name, least in (("k", 1), ("max_dim", 1), ("max_examples", 1), ("max_drop", 0)):
+            if (value := getattr(self, name)) is not None:
+                check_whole(least, **{name: value})
 
     def _metrics(self, kind: str, fixed: bool) -> tuple[list[Metric], str, str]:
         """The metric, or the terms of a combination; its label; and the kind of task."""
