@@ -306,7 +306,7 @@ def test_a_layer_that_cannot_be_scored_is_passed_over_and_says_why():
     [
         ({"mode": "backward"}, InvalidInputError, "mode must be"),
         ({"normalise": "max"}, InvalidInputError, "normalise"),
-        ({"k": 0}, InvalidInputError, "k must be"),
+        ({"k": 0}, InvalidInputError, "k=0; give a whole number"),
         ({"mode": "drop_last", "k": 2}, InvalidInputError, "chooses one layer"),
         ({"max_drop": -1}, InvalidInputError, "max_drop"),
         ({"metric": "transrat"}, UnknownNameError, "did you mean"),

@@ -141,31 +141,34 @@ def layer_columns(X: Any, layer_sizes: Sequence[int] | None = None) -> LayerColu
             len(store),
             lambda name, rows: store[name] if rows is None else store.rows(name, rows),
         )
-    if isinstance(X, Mapping):
-        arrays = {str(name): _real(a, f"layer {str(name)!r}") for name, a in X.items()}
-        lengths = {len(a) for a in arrays.values() if a.ndim == 2}
-        if len(lengths) != 1 or any(a.ndim != 2 for a in arrays.values()):
-            shapes = {name: a.shape for name, a in arrays.items()}
+    if not isinstance(X, Mapping):
+        array = X if isinstance(X, np.ndarray) else np.asarray(X)
+        if array.ndim != 2:
             raise InvalidInputError(
-                f"layers must be arrays (N, D) with the same N, not {shapes or 'none at all'}"
+                f"features must be an array (N, D), a mapping of layers or a FeatureStore, not "
+                f"{type(X).__name__} of shape {array.shape}"
             )
-        dims = [a.shape[1] for a in arrays.values()]
-        return LayerColumns(list(arrays), dims, lengths.pop(), _reader(arrays))
-    array = X if isinstance(X, np.ndarray) else np.asarray(X)
-    if array.ndim != 2:
+        width = array.shape[1]
+        sizes = [width] if layer_sizes is None else [int(size) for size in layer_sizes]
+        if sum(sizes) != width or min(sizes, default=0) < 1:
+            raise InvalidInputError(
+                f"layer_sizes={layer_sizes} add up to {sum(sizes)}, but X has {width} columns"
+            )
+        names = ["features"] if layer_sizes is None else [f"layer{i}" for i in range(len(sizes))]
+        X = dict(zip(names, np.split(array, np.cumsum(sizes)[:-1], axis=1), strict=True))
+    arrays = {str(name): _real(a, f"layer {str(name)!r}") for name, a in X.items()}
+    lengths = {len(a) for a in arrays.values() if a.ndim == 2}
+    if len(lengths) != 1 or any(a.ndim != 2 for a in arrays.values()):
+        shapes = {name: a.shape for name, a in arrays.items()}
         raise InvalidInputError(
-            f"features must be an array (N, D), a mapping of layers or a FeatureStore, not "
-            f"{type(X).__name__} of shape {array.shape}"
+            f"layers must be arrays (N, D) with the same N, not {shapes or 'none at all'}"
         )
-    sizes = [array.shape[1]] if layer_sizes is None else [int(size) for size in layer_sizes]
-    if sum(sizes) != array.shape[1] or min(sizes, default=0) < 1:
-        raise InvalidInputError(
-            f"layer_sizes={layer_sizes} add up to {sum(sizes)}, but X has {array.shape[1]} columns"
-        )
-    names = ["features"] if layer_sizes is None else [f"layer{i}" for i in range(len(sizes))]
-    edges = np.concatenate([[0], np.cumsum(sizes)])
-    views = {name: array[:, edges[i] : edges[i + 1]] for i, name in enumerate(names)}
-    return LayerColumns(names, sizes, len(array), _reader(views))
+    return LayerColumns(
+        list(arrays),
+        [a.shape[1] for a in arrays.values()],
+        lengths.pop(),
+        lambda name, rows: arrays[name] if rows is None else arrays[name][rows],
+    )
 
 
 def aligned(X: Any, dims: Mapping[str, int], when: str) -> LayerColumns:
@@ -327,7 +330,3 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     norms = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))[:, None]
     norms[norms == 0] = 1.0
     return scaled / norms
-
-
-def _reader(arrays: Mapping[str, np.ndarray]) -> Callable[[str, np.ndarray | None], np.ndarray]:
-    return lambda name, rows: arrays[name] if rows is None else arrays[name][rows]
