@@ -105,7 +105,7 @@ class RangeBuilder:
     def content(self) -> dict[str, Any]:
         """What the statistics of a range depend on, beside the features and the examples."""
         needs = {
-            name: [(n.keys, sorted(n.parts), n.blocks) for n in of_layer]
+            name: [(n.keys, sorted(n.parts), n.blocks, sorted(n.of_sample)) for n in of_layer]
             for name, of_layer in self.needs.items()
         }
         return {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.label_values import as_numbers, check_container
+from transfer_metrics.sources.tasks.label_values import as_array, as_numbers, check_container
 from transfer_metrics.sources.tasks.labels import complete_labels, read_labels
 
 _MANY, _FEW = 10, 3
@@ -98,7 +98,11 @@ def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, i
     Without ``num_classes`` labels of any kind are numbered in sorted order. With it they must be
     integers below it already, so that batches agree with each other.
     """
-    array = complete_labels(y, "classification")
+    array = as_array(y)
+    numbered = array.shape == (n,) and array.dtype == np.int64 and array.min(initial=0) >= 0
+    if num_classes is not None and numbered and array.max(initial=0) < num_classes:
+        return torch.from_numpy(array.copy()), num_classes
+    array = complete_labels(array, "classification")
     if array.shape != (n,):
         raise InvalidInputError(
             f"y must hold one label per row of X: expected shape ({n},), got {array.shape}"

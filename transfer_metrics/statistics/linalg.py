@@ -13,7 +13,7 @@ from scipy.linalg import lapack
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.statistics.inputs import as_columns
+from transfer_metrics.statistics.inputs import as_columns, empty_like
 from transfer_metrics.statistics.saving import Saved, require
 
 
@@ -46,8 +46,8 @@ def _largest_first(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """
     order = matrix.diagonal().argsort(descending=True, stable=True)
     if matrix.device.type == "cpu":
-        found = matrix.numpy().take(order.numpy(), axis=0).take(order.numpy(), axis=1)
-        return torch.from_numpy(found), order
+        rows = order.numpy()
+        return torch.from_numpy(matrix.numpy()[np.ix_(rows, rows)]), order
     return matrix[order[:, None], order], order
 
 
@@ -66,8 +66,12 @@ def _symmetric_eigen(matrix: Tensor, size: int) -> tuple[Tensor, Tensor]:
     else:
         ascending, found = torch.linalg.eigh(ordered)
     rank = int((ascending > rank_cut(ascending, size)).sum())
-    vectors = found.new_empty(len(found), rank)
-    vectors[order] = found[:, len(found) - rank :].flip(1)
+    kept = found[:, len(found) - rank :]
+    vectors = empty_like(kept)
+    if matrix.device.type == "cpu":
+        vectors.numpy()[order.numpy()] = kept.numpy()[:, ::-1]
+    else:
+        vectors[order] = kept.flip(1)
     return ascending.flip(0)[:rank], vectors
 
 

@@ -18,14 +18,17 @@ from transfer_metrics.statistics.inputs import (
     as_columns,
     as_features,
     as_labels,
+    as_rows,
     as_targets,
     check_finite,
 )
 from transfer_metrics.statistics.moments import ClassMoments
 from transfer_metrics.statistics.saving import MOST_CLASSES, Saved, require
 from transfer_metrics.statistics.targets import TargetMoments
+from transfer_metrics.threads import side_by_side
 
 DEFAULT_LIMIT = 20_000
+_AT_ONCE = 1 << 20  # numbers of the rows that are hashed at a time
 _LABEL_BITS = 16  # of a key, which tell equal rows of different labels apart
 
 
@@ -84,13 +87,15 @@ class FeatureSample(Saved):
         Raises:
             InvalidInputError: wrong shapes, labels out of range, NaN or infinite features.
         """
-        features = as_features(x)
-        check_finite(features)
+        rows = as_rows(x)
+        check_finite(rows)
         if regression:
-            labels, size = as_targets(y, len(features)), 0
+            labels, size = as_targets(y, len(rows)), 0
         else:
-            labels, size = as_labels(y, len(features), num_classes)
-        return cls(features, labels, limit, size, len(features), tuple(sorted(parts)))._bounded()
+            labels, size = as_labels(y, len(rows), num_classes)
+        # What is left out need not be converted.
+        features = rows if len(rows) > limit else as_features(rows)
+        return cls(features, labels, limit, size, len(rows), tuple(sorted(parts)))._bounded()
 
     @property
     def n(self) -> int:
@@ -103,13 +108,10 @@ class FeatureSample(Saved):
 
         So names of labels decide nothing but the order of equal rows.
         """
-        found = np.empty((self.n, 2), dtype=np.uint64)
-        rows, tags = self.x.cpu().numpy(), self.y.cpu().numpy()
-        for n, (row, tag) in enumerate(zip(rows, tags, strict=True)):
-            digest = hashlib.blake2b(row.tobytes(), digest_size=8)
-            found[n, 0] = int.from_bytes(digest.digest())
-            digest.update(tag.tobytes())
-            found[n, 1] = int.from_bytes(digest.digest())
+        rows = max(_AT_ONCE // self.x.shape[1], 1)
+        blocks = list(zip(self.x.split(rows), self.y.split(rows), strict=True))
+        digests = b"".join(side_by_side(_digests, blocks))
+        found = np.frombuffer(digests, ">u8").astype(np.uint64).reshape(self.n, 2)
         of_label = np.uint64((1 << _LABEL_BITS) - 1)
         return (found[:, 0] & ~of_label) | (found[:, 1] & of_label)
 
@@ -174,7 +176,19 @@ class FeatureSample(Saved):
     def _rows(self, chosen: np.ndarray) -> FeatureSample:
         index = torch.from_numpy(chosen)
         rows = dataclasses.replace(
-            self, x=self.x[index.to(self.x.device)], y=self.y[index.to(self.y.device)]
+            self, x=as_features(self.x[index.to(self.x.device)]), y=self.y[index.to(self.y.device)]
         )
         rows.__dict__["keys"] = self.keys[chosen]
         return rows
+
+
+def _digests(block: tuple[Tensor, Tensor]) -> bytes:
+    """Eight bytes of each row (n, D) in float64, and eight of it with its label, one by one."""
+    x, y = block
+    found = []
+    for row, tag in zip(x.double().contiguous().cpu().numpy(), y.cpu().numpy(), strict=True):
+        digest = hashlib.blake2b(row, digest_size=8)
+        found.append(digest.digest())
+        digest.update(tag.tobytes())
+        found.append(digest.digest())
+    return b"".join(found)

@@ -123,8 +123,12 @@ class Labels:
                 continue
             families = tuple(dict.fromkeys(r.requires for r in chosen))
             parts = frozenset[str]().union(*(r.parts for r in chosen))
+            of_sample = frozenset[str]().union(
+                *(r.parts for r in chosen if r.requires == "examples")
+            )
             seen = self.seen_by(chosen[0])
-            found.append(Needs(families, parts, seen.kind, seen.num_classes, blocks, of_bins))
+            known = seen.kind, seen.num_classes, blocks, of_bins
+            found.append(Needs(families, parts, *known, of_sample))
         return found
 
     def __len__(self) -> int:
@@ -151,6 +155,7 @@ class Needs:
     num_classes: int  # C, 0 where there are no classes
     blocks: int = 0  # how many blocks of examples are kept apart, 0 for none
     of_bins: bool = False  # whether the labels are quantile bins
+    of_sample: frozenset[str] = frozenset()  # parts that moments of a sample keep
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -223,10 +228,11 @@ class Statistics(Saved):
             for family, key in zip(need.families, need.keys, strict=True):
                 found: list[Any] = [None] * (need.blocks or 1)
                 why, started = "", time.perf_counter()
+                parts = need.of_sample if family == "examples" else need.parts
                 try:
                     for rows, chosen, block in blocks:
                         found[block] = build_statistic(
-                            family, need.parts, need.kind, rows, chosen, need.num_classes
+                            family, parts, need.kind, rows, chosen, need.num_classes
                         )
                 except InvalidInputError as error:
                     why = str(error)
