@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.statistics import (
     ClassMoments,
     ClassRows,
@@ -17,6 +20,7 @@ from transfer_metrics.statistics import (
     Scatter,
     TargetMoments,
 )
+from transfer_metrics.statistics.statistics import Labels, Statistics
 
 # Examples and features such that the whole is kept as a matrix, or as rows.
 SHAPES = [(60, 8), (12, 40), (8, 8)]
@@ -115,3 +119,30 @@ def test_columns_that_do_not_exist_are_refused(columns):
     x, y = data(60, 8)
     with pytest.raises(InvalidInputError, match="columns must"):
         ClassMoments.from_batch(x, y, 3).select(columns)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.int64])
+@pytest.mark.parametrize("laid", [np.ascontiguousarray, np.asfortranarray])
+def test_a_sample_is_chosen_by_numbers_in_whatever_memory_they_are(kind, laid):
+    x, y = data(400, 5)
+    x = (10 * x).astype(kind)
+    hashes = [hashlib.blake2b(row.astype(float).tobytes(), digest_size=8).digest() for row in x]
+    # The last two bytes are of the label too, and decide between equal rows alone.
+    least = sorted(digest[:6] for digest in hashes)[:60]
+    sample = FeatureSample.from_batch(laid(x), y, 3, limit=60)
+    assert [int(key).to_bytes(8)[:6] for key in sample.keys] == least
+    rows = {tuple(row): label for row, label in zip(x.astype(float), y, strict=True)}
+    assert sample.x.dtype == torch.float64
+    assert [rows[tuple(row)] for row in sample.x.tolist()] == sample.y.tolist()
+
+
+def test_moments_of_a_sample_keep_what_metrics_of_examples_read():
+    x, y = data(40, 5)
+    readers = [METRICS[name] for name in ("h_score", "transrate", "ridge_probe")]
+    labels = Labels.of(y, "classification", 3, None, readers)
+    built = Statistics.of(labels.needs_of(readers), x, labels)
+    (moments,), (sample,) = built.blocks("moments"), built.blocks("examples")
+    assert moments.fourth is not None
+    assert moments.class_scatter is not None
+    assert sample.moments.fourth is None
+    assert sample.moments.class_scatter is None

@@ -259,7 +259,7 @@ class Scatter(Saved):
         """
         known, found = self.__dict__.get("_last", (None, None))
         if known != shift or found is None:
-            small = self.small.clone()
+            small = empty_like(self.small).copy_(self.small)
             small.diagonal().add_(shift)
             found = cholesky(small)
             self.__dict__["_last"] = shift, found
