@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from scipy.stats import norm, t
 import transfer_metrics as tm
 from tests.benchmarks.examples import Size
 from tests.benchmarks.intervals import measure
+from transfer_metrics.__main__ import main
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, quiet
 from transfer_metrics.metrics.base import METRICS
 from transfer_metrics.results.chances import probability_of_best
@@ -566,12 +569,46 @@ def test_a_relative_error_is_alike_to_both_sides_of_the_logarithm(tmp_path):
             assert [row["low"], row["high"]] == pytest.approx(ends, rel=1e-9)
         apart = 3.5 / np.linalg.norm(errors[0] - errors[1])
         assert ranking["p_score"][0] == pytest.approx(norm.cdf(apart), abs=1e-3)
-        # On the scale of the scores the same two would be hardly told apart.
-        assert norm.cdf(table.difference("a", "b")[0] / table.difference("a", "b")[1]) < 0.96
+        value, error = table.difference("a", "b")
+        assert value == pytest.approx(np.exp(-0.5) - np.exp(-4.0), rel=1e-12)
+        # What the difference comes to is what the probability says.
+        assert value / error == pytest.approx(apart, rel=1e-9)
     with pytest.raises(InvalidInputError, match="relative error"):
         tm.ScoreTable([{**rows[0], "value": 0.5}])
     zero = tm.ScoreTable([{**rows[0], "value": -0.0, "stderr": None, "deviations": None}, rows[1]])
     assert zero.ranking("gbc")["high"].isna().tolist() == [True, False]
+
+
+def test_an_uneven_interval_is_told_by_both_ends(tmp_path, capsys):
+    row = {"model": "a", "layer": "fc", "metric": "gbc", "relative": True, "higher_is_better": True}
+    low, high = -0.2 * np.exp(1.959964 * 0.5), -0.2 * np.exp(-1.959964 * 0.5)
+    table = tm.ScoreTable([{**row, "value": -0.2, "stderr": 0.1}])
+    ends = f"{low:.3g} to {high:.3g}"
+    assert ends == "-0.533 to -0.0751"
+    assert ends in str(table)
+    assert "±" not in str(table)
+    wide = table.wide(intervals=True)
+    assert wide.loc[("a", "fc")].to_dict() == pytest.approx(
+        {"gbc": -0.2, "low gbc": low, "high gbc": high}, rel=1e-6
+    )
+    page = Path(table.report(tmp_path / "page.html")).read_text()
+    assert "(−0.53 to −0.075)" in page
+    assert "±" not in page.partition("<script")[0]
+    x, y = draw(np.random.default_rng(25))
+    np.savez(tmp_path / "data.npz", X=x, y=y)
+    command = ["score", "--features", str(tmp_path / "data.npz"), "--metrics", "gbc,logme"]
+    assert main([*command, "--intervals", "all", "--quiet"]) == 0
+    uneven, even = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"gbc\t-\S+\t-\S+ to -\S+", uneven)
+    assert re.fullmatch(r"logme\t\S+\t± \S+", even)
+
+
+def test_an_interval_stays_within_what_a_metric_can_be():
+    """Three classes that overlap wholly are minus six, below which no other examples get."""
+    row = {"model": "a", "layer": "fc", "metric": "gbc", "relative": True, "stderr": 3.0}
+    for classes, least in ((3, -6.0), (None, -5.5 * np.exp(1.959964 * 3 / 5.5))):
+        table = tm.ScoreTable([{**row, "value": -5.5, "num_classes": classes}])
+        assert table.ranking()["low"][0] == pytest.approx(least, rel=1e-6)
 
 
 def test_a_metric_of_a_relative_error_is_negative():

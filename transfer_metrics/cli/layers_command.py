@@ -192,11 +192,11 @@ def _run_score(args: argparse.Namespace) -> int:
             files = [file for file in (args.features, args.labels, args.source) if file]
             raise InvalidInputError(f"{' with '.join(files)}: {error}") from error
     tell(args, table.task_summaries[0])
-    lines = [
-        f"{r.label}\t{r.value:.10g}" + (f"\t± {r.half_width:.3g}" if r.stderr is not None else "")
-        for r in table
-        if r.value is not None
-    ]
+    lines = []
+    for r in table:
+        if r.value is not None:
+            interval = f"± {r.margin}" if r.margin and not r.relative else r.margin
+            lines.append(f"{r.label}\t{r.value:.10g}\t{interval}".rstrip())
     print_table(table, args, "\n".join(lines))
     suggest(args, "list", "metrics", table.metrics[0].partition("(")[0])
     return say_failures(({**r.as_dict(), "label": r.label} for r in table), "{label}")

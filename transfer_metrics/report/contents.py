@@ -210,7 +210,7 @@ def _curves(records: Sequence[Record], order: Sequence[str]) -> tuple[list[_Curv
         points = []
         own = sorted(by_model[model], key=lambda point: point[0])
         for depth, value, r in own[:: math.ceil(len(own) / MOST_LAYERS)]:
-            ends = (None, None) if math.isnan(r.half_width) else r.ends
+            ends = r.ends if r.margin else (None, None)
             points.append((depth, value, *ends, r.layer or "", r.dim))
         curves.append(_Curve(model, points, len(own)))
     return curves, len(drawn)

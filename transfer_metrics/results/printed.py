@@ -101,7 +101,8 @@ _Lines = list[list[str]]
 def _ranking_lines(ranking: Ranking, raced: bool, names: Mapping[str, str]) -> _Lines:
     """A line per candidate; n stands there where models raced."""
     metric = visible(ranking.metric)
-    lines = [["#", "model", metric, "± 95 %", "P(best)", "layer", "dim", "seconds", "n"]]
+    interval = "95 %" if any(c.record.relative for c in ranking.rows) else "± 95 %"
+    lines = [["#", "model", metric, interval, "P(best)", "layer", "dim", "seconds", "n"]]
     for c in ranking.rows:
         if c.rank is None:
             reason = visible(c.record.error or "", 600)
@@ -112,7 +113,7 @@ def _ranking_lines(ranking: Ranking, raced: bool, names: Mapping[str, str]) -> _
                 str(c.rank),
                 names[c.model],
                 f"{c.score:.4g}",
-                _margin(c.record.half_width),
+                c.record.margin,
                 "" if math.isnan(c.p_best) else f"{c.p_best:.2f}",
                 visible(c.record.layer) if c.record.layer else "",
                 "" if c.record.dim is None else str(c.record.dim),
@@ -140,7 +141,7 @@ def _add_balanced(lines: _Lines, ranking: Ranking, records: Sequence[Record], me
 
 
 def _metric_lines(records: Sequence[Record]) -> _Lines:
-    """A line per record with its metric, value and half of its 95 % interval."""
+    """A line per record with its metric, value and 95 % interval."""
     labels = [visible(record.label) for record in records]
     longest = max(map(len, labels))
     lines = [["metric", "value", "± 95 %"]]
@@ -149,8 +150,7 @@ def _metric_lines(records: Sequence[Record]) -> _Lines:
             reason = visible(record.error or "", 600)
             lines.append([label.ljust(longest), f"failed: {reason}"])
             continue
-        half = _margin(record.half_width)
-        lines.append([label.ljust(longest), f"{record.value:.4g}", half])
+        lines.append([label.ljust(longest), f"{record.value:.4g}", record.margin])
     return lines
 
 
@@ -174,7 +174,3 @@ def _remarks(table: LongTable) -> str:
         told.append(f"{', '.join(map(visible, models[:3]))}{more}: {visible(note, 600)}")
     told += [visible(text, 2_000) for text in table.task_summaries]
     return "".join(f"\n\n{text}" for text in told)
-
-
-def _margin(half: float) -> str:
-    return "" if math.isnan(half) else f"{half:.3g}"

@@ -177,6 +177,8 @@ class Record:
     def ends(self) -> tuple[float, float]:
         """Those of the 95 % interval: Student's where blocks gave the error; NaN without one.
 
+        What a metric cannot be is left out of it.
+
         >>> [round(end, 4) for end in Record(value=-0.01, stderr=0.005, relative=True).ends]
         [-0.0266, -0.0038]
         """
@@ -187,28 +189,47 @@ class Record:
         half = (few or 1.959964) * even.stderr
         low, high = even.value - half, even.value + half
         if self.relative:
-            return -math.exp(min(-low, _MOST_LOG)), -math.exp(-high)
+            low, high = -math.exp(min(-low, _MOST_LOG)), -math.exp(-high)
+        if self.metric == "gbc" and self.num_classes and self.value is not None:
+            # Two classes overlap by 1 at most.
+            least = -float(self.num_classes * (self.num_classes - 1))
+            low = min(max(low, least), self.value)
         return low, high
 
     @property
-    def half_width(self) -> float:
-        """Half of the 95 % interval, the larger of two; NaN without one."""
+    def margin(self) -> str:
+        """The interval for people: half of it, or its ends where it is uneven; empty without one.
+
+        >>> Record(value=0.9, stderr=0.01).margin
+        '0.0196'
+        >>> Record(value=-0.01, stderr=0.005, relative=True).margin
+        '-0.0266 to -0.00375'
+        """
         low, high = self.ends
-        return math.nan if self.value is None else max(self.value - low, high - self.value)
+        if math.isnan(low):
+            return ""
+        return f"{low:.3g} to {high:.3g}" if self.relative else f"{(high - low) / 2:.3g}"
 
     def difference(self, other: Record) -> tuple[float, float]:
-        """How much higher this one scores than another, and the standard error of that."""
+        """How much higher this one scores than another, and the standard error of that.
+
+        Where errors are alike in the logarithms of scores, so is that of their difference: it is as
+        many times its error as the difference of the scores is here.
+        """
         if self.round != other.round:
             raise InvalidInputError(
                 f"{self.model} was scored on {self.n} examples and {other.model} on {other.n}, so "
                 f"their scores do not compare; rank the two without budget="
             )
-        value = (self.value or 0.0) - (other.value or 0.0)
-        if self.deviations and other.deviations and len(self.deviations) == len(other.deviations):
-            return value, math.dist(self.deviations, other.deviations)
-        return value, math.hypot(
-            *(math.nan if r.stderr is None else r.stderr for r in (self, other))
-        )
+        value, a, b = (self.value or 0.0) - (other.value or 0.0), self.even, other.even
+        apart = (a.value or 0.0) - (b.value or 0.0)
+        unit = 1.0
+        if self.relative:
+            unit = value / apart if abs(apart) > 1e-6 else abs(self.value or 0.0)
+        if a.deviations and b.deviations and len(a.deviations) == len(b.deviations):
+            return value, unit * math.dist(a.deviations, b.deviations)
+        errors = (math.nan if r.stderr is None else r.stderr for r in (a, b))
+        return value, unit * math.hypot(*errors)
 
     @property
     def is_measured(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Any, Self
 
@@ -171,7 +172,8 @@ class ScoreTable(LongTable):
 
         Each model is represented as in ``ranking``. Errors over common blocks of examples, as
         ``intervals`` gives them, are subtracted block by block, so what hits both models alike
-        cancels; without them the errors are taken to be independent.
+        cancels; without them the errors are taken to be independent. The difference over its error
+        tells as much as ``p_score`` does, also of a metric whose errors are relative.
 
         Raises:
             UnknownNameError: the table has no such model or metric.
@@ -332,7 +334,8 @@ class ScoreTable(LongTable):
 
         Args:
             intervals: also half the width of each 95 % interval, as ``± metric`` behind a metric
-                that has errors.
+                that has errors; of one whose intervals are uneven, ``low metric`` and ``high
+                metric``.
 
         >>> rows = [{"model": "a", "layer": layer, "metric": "knn", "value": 0.7, "stderr": error}
         ...         for layer, error in (("stem", 0.1), ("head", None))]
@@ -344,7 +347,13 @@ class ScoreTable(LongTable):
         """
         frame = self.to_frame()
         frame["metric"] = [r.label for r in self._records]
-        frame["half"] = [r.half_width for r in self._records]
+        ends = [(*r.ends, r.relative) for r in self._records]
+        parts = {
+            "± ": [math.nan if uneven else (high - low) / 2 for low, high, uneven in ends],
+            "low ": [low if uneven else math.nan for low, _, uneven in ends],
+            "high ": [high if uneven else math.nan for _, high, uneven in ends],
+        }
+        frame = frame.assign(**parts)
         scored = frame[frame["value"].notna()]
         others = ("task", "split", "pool", "head", "seed", "n")
         several = [c for c in others if scored[c].nunique(dropna=False) > 1]
@@ -354,9 +363,11 @@ class ScoreTable(LongTable):
         wide = scored.pivot_table(values="value", sort=False, **shape)
         order = [m for m in self.metrics if m in wide.columns]
         if intervals:
-            half = scored.pivot_table(values="half", sort=False, **shape)
-            wide = wide.join(half.rename(columns="± {}".format))
-            order = [name for m in order for name in (m, f"± {m}") if name in wide.columns]
+            for part in parts:
+                beside = scored.pivot_table(values=part, sort=False, **shape)
+                wide = wide.join(beside.rename(columns=f"{part}{{}}".format))
+            names = (f"{part}{m}" for m in order for part in ("", *parts))
+            order = [name for name in names if name in wide.columns]
         return wide.reindex(columns=order).rename_axis(columns="metric")
 
     def format(self, metric: str | None = None, confidence: float = CONFIDENCE) -> str:
