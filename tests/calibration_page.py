@@ -20,9 +20,10 @@ from tests.calibration import (
     reliability,
 )
 from tests.prior_trials import Combined
-from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
+from transfer_metrics.evidence.layout import Grid, describe, piped, wrapped
 from transfer_metrics.results.chances import Trust
 from transfer_metrics.results.error_model import ErrorModel
+from transfer_metrics.results.wording import aligned
 
 
 @dataclass(frozen=True)

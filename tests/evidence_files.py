@@ -15,7 +15,7 @@ from tests.kept_truth import PLACE
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.evidence.ground_truth import short_name, shortened
 from transfer_metrics.files import replacing
-from transfer_metrics.results.record import record_label
+from transfer_metrics.results.record import Record
 from transfer_metrics.sources.zoo import entries
 
 _TRUTH = (
@@ -75,7 +75,7 @@ def keep(truth: Iterable[_Record], scores: Iterable[_Record], folder: Path) -> N
     kept = {(r["model"], r["task"]) for r in whole}
     scored = [r for r in listed if (r["model"], r["task"]) in kept and r["metric"]]
     names = {field: {short_name(r[field]): r[field] for r in whole} for field in ("model", "task")}
-    lower = {record_label(r) for r in scored if r.get("higher_is_better") is False}
+    lower = {Record.of(r).label for r in scored if r.get("higher_is_better") is False}
     files = {
         "truth": _table(_TRUTH, _truth_rows(shortened(whole))),
         "scores": _scores_table(shortened(scored)),
@@ -161,7 +161,7 @@ def _scores_table(records: Sequence[_Record]) -> str:
         if r["value"] is None:
             continue
         place = {name: "" if r[name] is None else r[name] for name in PLACE}
-        label = record_label(r)
+        label = Record.of(r).label
         labels[label] = None
         rows.setdefault(("value", *place.values()), {**place, "what": "value"})[label] = _short(
             r["value"]

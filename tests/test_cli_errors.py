@@ -20,7 +20,9 @@ from PIL import Image
 
 import transfer_metrics as tm
 from tests.benchmarks import extraction, scaling, selection, speed
+from tests.benchmarks.command import above_zero
 from transfer_metrics.__main__ import build_parser, main, run, sentence
+from transfer_metrics.cli.options import _confidence, count, positive, share
 
 MODEL, TASK = "zoo:vit-mnist", "zoo:glyphs"
 NETWORK = {"model": MODEL, "task": TASK, "layers": "last"}
@@ -125,10 +127,10 @@ WRONG_FOR = {
 }
 # Any text will do.
 FREE = {"title", "help", "debug"}
-NUMBERS = {"positive": ("0", "-1", "1.5", "x", ""), "count": ("-1", "1.5", "x", ""),
-           "above_zero": ("0", "-1", "x", "nan", "inf", ""),
-           "share": ("0", "1.1", "-1", "x", "nan", ""),
-           "_confidence": ("0", "1", "1.1", "-1", "x", "nan", "")}  # fmt: skip
+NUMBERS = {positive: ("0", "-1", "1.5", "x", ""), count: ("-1", "1.5", "x", ""),
+           above_zero: ("0", "-1", "x", "nan", "inf", ""),
+           share: ("0", "1.1", "-1", "x", "nan", ""),
+           _confidence: ("0", "1", "1.1", "-1", "x", "nan", "")}  # fmt: skip
 ACTION = re.compile(r"; |did you mean|choose from|needs|must|write|give|use |as in ")
 
 
@@ -159,7 +161,7 @@ OPTIONS = {
 def wrong_values(verb: str, action: argparse.Action) -> tuple[str, ...] | None:
     if action.choices is not None and action.dest != "features":
         return ("nonsense", "")
-    number = NUMBERS.get(getattr(action.type, "__name__", ""))
+    number = NUMBERS.get(action.type)
     return WRONG_FOR.get((verb, action.dest), number or WRONG.get(action.dest))
 
 

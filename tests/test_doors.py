@@ -248,6 +248,18 @@ def test_a_prior_of_ranks_is_told():
         scores_of(4).informed(prior=prior)
 
 
+@pytest.mark.parametrize(
+    ("places", "ranks"),
+    [((1, 2, 2, 4), True), ((2, 1, 2, 3), True), ((1, 2.5, 2.5, 4), True), ((3, 1, 3, 4), True),
+     ((5, 7, 7, 8), False), ((0.1, 0.2, 0.2, 0.4), False), ((1.0, 1.0, 0.9, 0.8), False)],
+)  # fmt: skip
+def test_ranks_with_ties_are_ranks(places, ranks):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        scores_of(4).informed(prior=dict(zip(models_of(4), places, strict=True)))
+    assert any("as ranks are" in str(w.message) for w in caught) == ranks
+
+
 def test_an_empty_row_of_a_prior_is_a_missing_one():
     rows = {"m0": 0.5, "m1": 0.7, "m2": 0.9}
     with pytest.warns(TransferMetricsWarning, match="the prior lacks m3; their scores alone"):

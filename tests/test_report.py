@@ -28,7 +28,7 @@ from transfer_metrics.report.about import _compare_command, _rank_command, _warn
 from transfer_metrics.report.contents import (
     _MOST_CURVES,
     _MOST_ROWS,
-    Ranking,
+    Panel,
     _Scale,
     checks_of,
 )
@@ -596,14 +596,14 @@ def test_ticks_are_round(ends, ticks):
 def test_intervals_stand_where_their_numbers_are(tmp_path):
     table = scores(("a", "b"), metrics=("logme",))
     page = written(tmp_path, table)
-    ranking = Ranking.of(gather(table).settings[0], "logme")
-    for row, svg in zip(ranking.rows, page.all("svg", **{"class": "strip"}), strict=False):
+    panel = Panel.of(0, "digits", gather(table).settings[0], "logme")
+    for row, svg in zip(panel.rows, page.all("svg", **{"class": "strip"}), strict=False):
         [whisker] = svg.all("line", **{"class": "whisker"})
         [dot] = svg.all("circle", **{"class": "dot"})
         ends = [float(whisker.attributes[k].rstrip("%")) for k in ("x1", "x2")]
         middle = float(dot.attributes["cx"].rstrip("%"))
         assert sum(ends) / 2 == pytest.approx(middle, abs=0.02)
-        share = (row.high - row.low) / (ranking.scale.high - ranking.scale.low)
+        share = (row.high - row.low) / (panel.scale.high - panel.scale.low)
         assert ends[1] - ends[0] == pytest.approx(94 * share, abs=0.03)
 
 

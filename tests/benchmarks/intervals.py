@@ -22,7 +22,8 @@ from tests.benchmarks.command import add_page, finish, origin, parser_of, run_mo
 from tests.benchmarks.examples import Size
 from transfer_metrics.cli.options import positive
 from transfer_metrics.cli.parser import Parser
-from transfer_metrics.evidence.layout import aligned, piped, wrapped
+from transfer_metrics.evidence.layout import piped, wrapped
+from transfer_metrics.results.wording import aligned
 
 if TYPE_CHECKING:
     import pandas as pd

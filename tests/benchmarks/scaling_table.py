@@ -12,9 +12,10 @@ from scipy.stats import linregress
 from tests.benchmarks.command import MOST_BYSTANDERS, origin
 from tests.benchmarks.projection import Assumed, planned, planned_title
 from tests.benchmarks.scaling_case import METRICS, Case, Found
-from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
+from transfer_metrics.evidence.layout import Grid, describe, piped, wrapped
 from transfer_metrics.ranking.job import _RANGES
 from transfer_metrics.ranking.memory_budget import _as_bytes
+from transfer_metrics.results.wording import aligned
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,8 +32,9 @@ from tests.benchmarks.cost import Growth, timed
 from transfer_metrics.cli.options import positive
 from transfer_metrics.cli.parser import Parser
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError
-from transfer_metrics.evidence.layout import aligned, describe, piped, wrapped
+from transfer_metrics.evidence.layout import describe, piped, wrapped
 from transfer_metrics.features.shards import FORMAT, LABELS, StoreFolder
+from transfer_metrics.results.wording import aligned
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tests.benchmarks.command import MOST_BYSTANDERS, origin
 from tests.benchmarks.examples import SOURCES, Size
 from tests.benchmarks.peers import ABSENT, FIVE, PAIRWISE, PLAIN_H_SCORE, SIX, SOURCE
-from transfer_metrics.evidence.layout import Grid, aligned, describe, piped, wrapped
+from transfer_metrics.evidence.layout import Grid, describe, piped, wrapped
 from transfer_metrics.metrics.base import get_metric
+from transfer_metrics.results.wording import aligned
 from transfer_metrics.statistics.sample import DEFAULT_LIMIT
 
 if TYPE_CHECKING:

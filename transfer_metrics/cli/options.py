@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.cli.console import tell
+from transfer_metrics.cli.parser import number
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.syntax import seconds_of, split_list
 
@@ -18,43 +19,12 @@ if TYPE_CHECKING:
     from transfer_metrics.sources.tasks.task import Task
 
 
-def positive(text: str) -> int:
-    """A whole number above zero."""
-    value = count(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
-    return value
-
-
-def count(text: str) -> int:
-    """A whole number from zero, such as a seed."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} must not be negative")
-    return value
-
-
-def share(text: str) -> float:
-    """A share of a whole: above zero, one at most."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share in (0, 1], such as 0.3")
-    return value
-
-
-def _confidence(text: str) -> float:
-    value = share(text)
-    if value == 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is certainty, with which only all models hold the best; try 0.99"
-        )
-    return value
+positive = number(int, lambda n: n > 0, "whole number from 1 on")
+count = number(int, lambda n: n >= 0, "whole number from 0 on")
+share = number(float, lambda x: 0 < x <= 1, "share in (0, 1], such as 0.3")
+_confidence = number(
+    float, lambda x: 0 < x < 1, "number between 0 and 1; certain are only all models, so try 0.99"
+)
 
 
 def _time(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,15 +66,37 @@ def _refuse(parser: argparse.ArgumentParser, rest: Sequence[str]) -> NoReturn:
     raise InvalidInputError(f"`{parser.prog}` has no option {visible(name)}; {hint}{own}")
 
 
+def number(
+    kind: Callable[[str], Any], accepted: Callable[[Any], bool], wanted: str
+) -> Callable[[str], Any]:
+    """What reads a number of an option, and refuses what is no such ``wanted`` one.
+
+    >>> number(int, lambda n: n > 1, "whole number from 2 on")("3")
+    3
+    """
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accepted(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {wanted}")
+        return value
+
+    return read
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add ``--quiet``, ``--debug`` and ``--threads``, before or after the verb."""
+    told = f"whole number from 1 to {_MOST_THREADS}"
     # A default here would undo what was said before the verb.
     flag: dict[str, Any] = {"action": "store_true", "default": argparse.SUPPRESS}
     parser.add_argument("--quiet", **flag, help="only errors and warnings on stderr")
     parser.add_argument("--debug", **flag, help="show the traceback of an error")
     parser.add_argument(
         "--threads",
-        type=_threads,
+        type=number(int, lambda n: 1 <= n <= _MOST_THREADS, told),
         default=argparse.SUPPRESS,
         metavar="N",
         help="threads of this process (default: as many as pay, one for small products)",
@@ -93,12 +115,6 @@ def add_verb(verbs: Any, name: str, help: str, examples: str, run: Any) -> Parse
     parser.set_defaults(run=run)
     add_common(parser)
     return parser
-
-
-def _threads(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST_THREADS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {_MOST_THREADS}")
-    return int(text)
 
 
 def with_config(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:

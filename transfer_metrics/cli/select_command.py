@@ -124,7 +124,6 @@ def _layers(
     args: argparse.Namespace, store: FeatureStore
 ) -> tuple[Selection, list[dict[str, Any]]]:
     """Choose whole layers; one record per layer or set that was tried."""
-    from transfer_metrics.results.record import record_label
     from transfer_metrics.selection.layer_selector import LayerSelector
 
     mode = args.mode or "best"
@@ -138,8 +137,7 @@ def _layers(
     fields = ("model", "task", "layer", "dim", "metric", "options", "value", "seconds", "error")
     records = [
         {**{field: record[field] for field in fields}, "chosen": record["layer"] in chosen}
-        for record in selector.scores_.records
-        if record_label(record) == selector.metric_
+        for record in (r.as_dict() for r in selector.scores_ if r.label == selector.metric_)
     ]
     return selection, records
 

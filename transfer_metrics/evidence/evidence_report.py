@@ -20,7 +20,7 @@ from transfer_metrics.evidence.judgement import (
     judge,
     plain_agreement,
 )
-from transfer_metrics.evidence.layout import Grid, Table, aligned, describe, piped, wrapped
+from transfer_metrics.evidence.layout import Grid, Table, describe, piped, wrapped
 from transfer_metrics.evidence.scored_pairs import COMPONENTS, REPAIRS, SIZES
 from transfer_metrics.evidence.static_baseline import (
     ABOUT,
@@ -42,6 +42,7 @@ from transfer_metrics.results.plot_style import (
     titled,
 )
 from transfer_metrics.results.table_agreement import fidelity
+from transfer_metrics.results.wording import aligned
 
 if TYPE_CHECKING:
     import pandas as pd

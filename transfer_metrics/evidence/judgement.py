@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from scipy.stats import kendalltau
 from transfer_metrics.errors import InvalidInputError, quiet
 from transfer_metrics.evidence.static_baseline import (
     MEASURE,
-    UNKNOWN,
     VERDICTS,
     by_task,
     mean_agreement,
@@ -23,23 +22,33 @@ from transfer_metrics.ranking.metric_choice import COMBINATIONS, combined
 from transfer_metrics.results.agreement import FEWEST, RESAMPLES, STATIC, static_scores
 from transfer_metrics.results.agreement_tasks import compare_metrics
 from transfer_metrics.results.error_model import ENOUGH
-from transfer_metrics.results.record import Record, record_label
+from transfer_metrics.results.record import Record
 from transfer_metrics.results.wording import several
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_Record = Mapping[str, Any]
+_Pair = tuple[str, str]
 
 
 class Scores:
     """Scores of models on tasks; their tables are models x tasks by metric, higher is better."""
 
-    def __init__(self, records: Iterable[_Record]) -> None:
-        self._pairs: dict[tuple[str, str], list[_Record]] = {}
-        for r in records:
-            if r["metric"]:
-                self._pairs.setdefault((r["model"], r["task"]), []).append(r)
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
+        # By model and task: of plain features, by the repair that was tried, and of probes.
+        self._plain: dict[_Pair, list[Record]] = {}
+        self._repaired: dict[tuple[_Pair, str], list[Record]] = {}
+        self._probes: dict[_Pair, list[Record]] = {}
+        for given in records:
+            r, repair = Record.of(given), given.get("repair")
+            pair = str(r.model), str(r.task)
+            if r.metric and r.split == "train":
+                if repair is None:
+                    self._plain.setdefault(pair, []).append(r)
+                else:
+                    self._repaired.setdefault((pair, repair), []).append(r)
+            elif r.metric == "accuracy" and r.value is not None:
+                self._probes.setdefault(pair, []).append(r)
 
     def last(self, size: int | None = None, repair: str | None = None) -> dict[str, pd.DataFrame]:
         """Of the classifier's input, of all examples or of a part of them, combinations too.
@@ -51,23 +60,21 @@ class Scores:
     def best(self) -> dict[str, pd.DataFrame]:
         """The highest score over the blocks of each model, of all examples."""
         found = []
-        for group in self._pairs.values():
-            scored = [r for r in _plainly_scored(group) if r["value"] is not None]
-            whole = max((r["n"] for r in scored), default=None)
-            for label in dict.fromkeys(map(record_label, scored)):
-                of_metric = [r for r in scored if record_label(r) == label and r["n"] == whole]
-                found += [max(of_metric, key=_signed)] if of_metric else []
+        for group in self._plain.values():
+            by_metric: dict[str, list[Record]] = {}
+            for r in _of_most(r for r in group if r.value is not None):
+                by_metric.setdefault(r.label, []).append(r)
+            found += [max(own, key=_signed) for own in by_metric.values()]
         return _tables(found)
 
     @property
     def widths(self) -> dict[str, float]:
         """Number of features of the classifier's input, by model."""
         found: dict[str, tuple[int, float]] = {}
-        for (model, _), group in self._pairs.items():
+        for (model, _), group in self._plain.items():
             for r in group:
-                if r["split"] == "train":
-                    new = (r["layer_index"], float(r["dim"]))
-                    found[model] = max(found.get(model, new), new)
+                new = (r.layer_index or 0, float(r.dim or 0))
+                found[model] = max(found.get(model, new), new)
         return {model: dim for model, (_, dim) in found.items()}
 
     def with_width(self, table: pd.DataFrame) -> float:
@@ -83,8 +90,8 @@ class Scores:
         """Of one scoring of all examples under each metric, mean."""
         spent: dict[str, list[float]] = {}
         for r in self._of_last():
-            if r["seconds"] is not None:
-                spent.setdefault(record_label(r), []).append(r["seconds"])
+            if r.seconds is not None:
+                spent.setdefault(r.label, []).append(r.seconds)
         return {label: float(np.mean(values)) for label, values in spent.items()}
 
     @property
@@ -95,65 +102,55 @@ class Scores:
         themselves, so that even a perfect choice of layers would lose a little.
         """
         lost: dict[str, list[float]] = {}
-        for group in self._pairs.values():
-            probes = {
-                r["layer"]: (r["layer_index"], r["value"])
-                for r in group
-                if r["metric"] == "accuracy" and r["value"] is not None
-            }
-            if not probes:
-                continue
+        for pair, probed in self._probes.items():
+            probes = {r.layer: (r.layer_index or 0, r.value or 0.0) for r in probed}
             top = max(value for _, value in probes.values())
             lost.setdefault("last", []).append(top - max(probes.values())[1])
-            whole = max((r["n"] for r in _plainly_scored(group)), default=None)
-            scores: dict[str, dict[str, float]] = {}
-            for r in _plainly_scored(group):
-                if r["n"] == whole and r["value"] is not None:
-                    scores.setdefault(record_label(r), {})[r["layer"]] = _signed(r)
+            scores: dict[str, dict[str | None, float]] = {}
+            for r in _of_most(self._plain.get(pair, [])):
+                if r.value is not None:
+                    scores.setdefault(r.label, {})[r.layer] = _signed(r)
             for label, of_layer in scores.items():
                 if set(of_layer) >= set(probes):
                     chosen = max(probes, key=lambda layer: of_layer[layer])
                     lost.setdefault(label, []).append(top - probes[chosen][1])
         return {label: float(np.mean(values)) for label, values in lost.items()}
 
-    def _of_last(self, size: int | None = None, repair: str | None = None) -> list[_Record]:
-        kept: dict[str, list[_Record]] = {}
-        for (_, task), group in self._pairs.items():
-            scored = [r for r in group if r["split"] == "train" and r["repair"] == repair]
-            last = max((r["layer_index"] for r in scored), default=None)
-            whole = max((r["n"] for r in scored), default=None)
-            chosen = [r for r in scored if r["layer_index"] == last and r["n"] == (size or whole)]
-            if chosen:
-                kept.setdefault(task, []).extend(chosen)
-        return [record for group in kept.values() for record in _with_combinations(group)]
+    def _of_last(self, size: int | None = None, repair: str | None = None) -> list[Record]:
+        kept: dict[str, list[Record]] = {}
+        groups = self._plain
+        if repair is not None:
+            groups = {pair: own for (pair, of), own in self._repaired.items() if of == repair}
+        for (_, task), group in groups.items():
+            last = max(r.layer_index or 0 for r in group)
+            chosen = [r for r in group if r.n == size] if size else _of_most(group)
+            kept.setdefault(task, []).extend(r for r in chosen if (r.layer_index or 0) == last)
+        # Combinations compare models, so their layers have to go by one name.
+        kinds = [by_kind["classification"] for by_kind in COMBINATIONS.values()]
+        alike = ([replace(r, layer="last") for r in own] for own in kept.values() if own)
+        return [record for own in alike for record in combined(own, kinds)]
 
 
-def _tables(records: Iterable[_Record]) -> dict[str, pd.DataFrame]:
+def _of_most(records: Iterable[Record]) -> list[Record]:
+    """Those of most examples."""
+    found = list(records)
+    most = max((r.n or 0 for r in found), default=0)
+    return [r for r in found if (r.n or 0) == most]
+
+
+def _tables(records: Iterable[Record]) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
     cells: dict[str, dict[str, dict[str, float]]] = {}
     for r in records:
-        column = cells.setdefault(record_label(r), {}).setdefault(r["task"], {})
-        column[r["model"]] = np.nan if r["value"] is None else _signed(r)
+        column = cells.setdefault(r.label, {}).setdefault(str(r.task), {})
+        column[str(r.model)] = np.nan if r.value is None else _signed(r)
     return {label: pd.DataFrame(columns) for label, columns in cells.items()}
 
 
-def _plainly_scored(group: Iterable[_Record]) -> list[_Record]:
-    return [r for r in group if r["split"] == "train" and r["repair"] is None]
-
-
-def _with_combinations(records: Sequence[_Record]) -> list[dict[str, Any]]:
-    """Combinations compare models, so their layers have to go by one name."""
-    alike = [{**r, "layer": "last"} for r in records]
-    kinds = [by_kind["classification"] for by_kind in COMBINATIONS.values()]
-    added = combined(map(Record.of, alike), kinds)[len(alike) :]
-    # What only these records say of a score holds for all of a group.
-    return [*alike, *({**alike[0], **record.as_dict()} for record in added)]
-
-
-def _signed(record: _Record) -> float:
-    value = float(record["value"])
-    return value if record["higher_is_better"] else -value
+def _signed(record: Record) -> float:
+    value = record.value or 0.0
+    return value if record.higher_is_better else -value
 
 
 @dataclass(frozen=True)
@@ -215,7 +212,7 @@ def judge(
     rows = []
     for name, table in scores.items():
         found = measured[name]
-        value, low, high = found.get(MEASURE, UNKNOWN)
+        value, low, high = found[MEASURE]
         aligned = table.reindex(index=accuracies.index, columns=accuracies.columns)
         there = int((aligned.notna() & accuracies.notna()).to_numpy().sum())
         rows.append(
@@ -224,7 +221,7 @@ def judge(
                 value=value,
                 low=low,
                 high=high,
-                regret=found.get("regret", UNKNOWN)[0],
+                regret=found["regret"][0],
                 best=plain_agreement(best.get(name), accuracies),
                 probe=plain_agreement(table, probes),
                 width=scored.with_width(table),
@@ -253,7 +250,7 @@ def plain_agreement(table: pd.DataFrame | None, accuracies: pd.DataFrame) -> flo
     """Mean weighted tau without an interval; NaN where there is no score."""
     if table is None:
         return math.nan
-    return mean_agreement(table, accuracies, resamples=0).get(MEASURE, UNKNOWN)[0]
+    return mean_agreement(table, accuracies, resamples=0)[MEASURE][0]
 
 
 def _against(

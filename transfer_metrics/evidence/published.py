@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from transfer_metrics.errors import quiet
-from transfer_metrics.evidence.layout import aligned, piped, wrapped
+from transfer_metrics.evidence.layout import Grid, piped, wrapped
 from transfer_metrics.evidence.static_baseline import ABOUT, MEASURE, Need, by_task, overview
 from transfer_metrics.results.agreement import RESAMPLES, STATIC, static_scores
 from transfer_metrics.results.agreement_tasks import compare_metrics
+from transfer_metrics.results.wording import aligned
 from transfer_metrics.sources.zoo import data_folder, entries, entry, verified
 
 if TYPE_CHECKING:
@@ -221,34 +222,29 @@ def _judge_benchmark(
 
 def text(judged: Sequence[_Judged]) -> str:
     """The tables and what they come to, for a terminal."""
-    parts = [wrapped(_METHOD)]
-    for one in judged:
-        if one.rows:
-            parts += [
-                "\n".join(_heading(one)),
-                aligned(_HEADER, _cells(one)),
-                wrapped(one.need.sentence),
-            ]
-    parts += [wrapped(_ABOUT_STATIC), aligned(*overview([one.need for one in judged]))]
-    return "\n\n".join([*parts, _summary(judged)])
+    return "\n\n".join(_parts(judged, aligned, "{}"))
 
 
 def markdown(judged: Sequence[_Judged], command: str) -> str:
     """The page of documentation."""
-    parts = ["# Published scores", f"Made by `{command}`.", wrapped(_METHOD), _summary(judged)]
-    needs = [one.need for one in judged]
-    parts += ["## Does this benchmark need a metric at all?", wrapped(_ABOUT_STATIC)]
-    parts += [piped(*overview(needs))]
-    for one in judged:
-        if not one.rows:
-            continue
-        title, *lines = _heading(one)
-        items = "\n".join(
-            textwrap.fill(f"- {line}", 100, subsequent_indent="  ", break_long_words=False)
-            for line in lines
-        )
-        parts += [f"## {title}", items, piped(_HEADER, _cells(one)), wrapped(one.need.sentence)]
+    parts = ["# Published scores", f"Made by `{command}`.", *_parts(judged, piped, "## {}")]
     return "\n\n".join(parts) + "\n"
+
+
+def _parts(judged: Sequence[_Judged], grid: Grid, title: str) -> list[str]:
+    parts = [wrapped(_METHOD), _summary(judged)]
+    parts += [title.format("Does this benchmark need a metric at all?"), wrapped(_ABOUT_STATIC)]
+    parts += [grid(*overview([one.need for one in judged]))]
+    for one in judged:
+        if one.rows:
+            benchmark = one.benchmark
+            items = "\n".join(
+                textwrap.fill(f"- {line}", 100, subsequent_indent="  ", break_long_words=False)
+                for line in (benchmark.source, *benchmark.notes)
+            )
+            parts += [title.format(f"{benchmark.name}: {benchmark.title}"), items]
+            parts += [grid(_HEADER, _cells(one)), wrapped(one.need.sentence)]
+    return parts
 
 
 _METHOD = (
@@ -296,11 +292,6 @@ def _needed(needs: Sequence[Need]) -> list[str]:
 def _named(needs: Sequence[Need], field: str, verdict: str) -> str:
     names = [need.name for need in needs if getattr(need.rows[0], field) == verdict]
     return f"{len(names)} ({', '.join(names)})" if names else "none"
-
-
-def _heading(one: _Judged) -> list[str]:
-    benchmark = one.benchmark
-    return [f"{benchmark.name}: {benchmark.title}", benchmark.source, *benchmark.notes]
 
 
 def _cells(one: _Judged) -> list[list[str]]:

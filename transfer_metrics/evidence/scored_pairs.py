@@ -22,7 +22,7 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.metric_choice import resolve_metrics
 from transfer_metrics.ranking.score import score
-from transfer_metrics.results.record import record_label
+from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.load_model import load_model
 from transfer_metrics.sources.tasks.load_task import load_task
 from transfer_metrics.sources.tasks.subtasks import nested_order
@@ -100,7 +100,7 @@ def _finished(path: Path) -> dict[tuple[str, str], set[str]]:
     found: dict[tuple[str, str], set[str]] = {}
     for r in read_lines(path, IDENTITY) if path.exists() else ():
         if r["metric"]:
-            found.setdefault((r["model"], r["task"]), set()).add(record_label(r))
+            found.setdefault((r["model"], r["task"]), set()).add(Record.of(r).label)
     return found
 
 

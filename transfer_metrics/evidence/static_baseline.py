@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 MEASURE = "weighted_kendall"
 """What scores are judged by."""
 _Interval = tuple[float, float, float]
-UNKNOWN = (np.nan, np.nan, np.nan)
-"""A measure, and the ends of its interval, that no task has."""
 VERDICTS = {"a": "better", "b": "worse", "tie": "tie"}
 """What a paired test comes to for its first metric."""
 _TESTS = ("over_static", "both_over_metric", "both_over_static")
@@ -42,6 +40,13 @@ ABOUT = (
 )
 
 
+class _Measures(dict[str, _Interval]):
+    """Measures of agreement with their intervals; NaN what no task has."""
+
+    def __missing__(self, name: str) -> _Interval:
+        return np.nan, np.nan, np.nan
+
+
 @dataclass(frozen=True)
 class _Beside:
     """One metric, alone and with the static ranking; the measures with their intervals.
@@ -50,8 +55,8 @@ class _Beside:
     """
 
     metric: str
-    alone: Mapping[str, _Interval]
-    both: Mapping[str, _Interval]
+    alone: _Measures
+    both: _Measures
     over_static: str = "–"
     both_over_metric: str = "–"
     both_over_static: str = "–"
@@ -65,7 +70,7 @@ class Need:
     models: int
     tasks: int
     dispersion: _Interval  # mean Kendall's tau between two tasks
-    static: Mapping[str, _Interval]  # of the static ranking; none where no model is on two tasks
+    static: _Measures  # of the static ranking; none where no model is on two tasks
     rows: tuple[_Beside, ...]
     points: float  # what a regret is multiplied by to be in points
 
@@ -149,11 +154,11 @@ def mean_agreement(
     noise: pd.DataFrame | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> dict[str, _Interval]:
+) -> _Measures:
     """Mean over tasks of every measure of agreement, with its interval; none of too few models."""
     found = _agreed(scores, accuracies, noise=noise, resamples=resamples, seed=seed)
     means = found[found["task"] == MEAN].set_index("measure")[["value", "low", "high"]]
-    return {str(row.Index): tuple(row[1:]) for row in means.itertuples()}
+    return _Measures({str(row.Index): tuple(row[1:]) for row in means.itertuples()})
 
 
 def by_task(scores: pd.DataFrame, accuracies: pd.DataFrame, measure: str = MEASURE) -> pd.Series:
@@ -229,18 +234,18 @@ def overview(needs: Sequence[Need]) -> Table:
     )
     rows = []
     for need in needs:
-        best = need.rows[0] if need.rows else _Beside("–", {}, {})
+        best = need.rows[0] if need.rows else _Beside("–", _Measures(), _Measures())
         cells = [need.name, str(need.models), str(need.tasks), with_ends(need.dispersion)]
         for name, measures in ((None, need.static), (best.metric, best.alone), (None, best.both)):
             cells += [] if name is None else [name]
-            regret = [need.points * x for x in measures.get("regret", UNKNOWN)]
+            regret = [need.points * x for x in measures["regret"]]
             cells += [_tau(measures), with_ends(regret, 1)]
         rows.append([*cells, *(getattr(best, name) for name in _TESTS)])
     return header, rows
 
 
-def _tau(measures: Mapping[str, _Interval]) -> str:
-    return with_ends(measures.get(MEASURE, UNKNOWN))
+def _tau(measures: _Measures) -> str:
+    return with_ends(measures[MEASURE])
 
 
 def with_ends(interval: Sequence[float], digits: int = 2) -> str:

@@ -94,7 +94,7 @@ def _warnings_of(gathered: Gathered) -> list[str]:
             *_widths(scored, metrics),
             *filter(None, (_without_errors(scored, metrics), _raced(records), _revisions(records))),
             *(
-                f"{listed([visible(m) for m in models])}: {visible(note, 1000)}."
+                f"{listed(models)}: {visible(note, 1000)}."
                 for note, models in setting.table.notes.items()
             ),
         ]
@@ -104,25 +104,21 @@ def _warnings_of(gathered: Gathered) -> list[str]:
 
 def _costs_of(setting: Setting) -> list[_Cost]:
     """Time of loading, of the forward passes, of statistics, and of each metric over all layers."""
-    passes: dict[str, float] = {}
     by_metric: dict[str, list[float]] = {}
     for r in setting.table:
-        if r.extract_seconds is not None:
-            passes[str(r.model)] = r.extract_seconds
         if r.value is not None and r.seconds is not None:
             own = r.seconds - (r.statistics_seconds or 0.0)
             by_metric.setdefault(r.label, []).append(own)
     spent = phases(setting.table)
-    costs = [_Cost("loading", spent["load"], "")] if "load" in spent else []
-    if passes:
-        mean = sum(passes.values()) / len(passes)
-        detail = f"{several(len(passes), 'model')}, {duration(mean)} each"
-        costs.append(_Cost("forward passes", sum(passes.values()), detail))
-    if "statistics" in spent:
-        costs.append(_Cost("statistics", spent["statistics"], "shared by the metrics below"))
-    for metric, times in by_metric.items():
-        costs.append(_Cost(metric, sum(times), several(len(times), "score")))
-    return costs
+    models = len({r.model for r in setting.table if r.extract_seconds is not None}) or 1
+    each = f"{several(models, 'model')}, {duration(spent.get('forward passes', 0.0) / models)} each"
+    told = (
+        ("load", "loading", ""),
+        ("forward passes", "forward passes", each),
+        ("statistics", "statistics", "shared by the metrics below"),
+    )
+    costs = [_Cost(what, spent[phase], detail) for phase, what, detail in told if phase in spent]
+    return costs + [_Cost(m, sum(t), several(len(t), "score")) for m, t in by_metric.items()]
 
 
 def _sentences(texts: Sequence[str]) -> list[str]:
@@ -155,7 +151,7 @@ def _without_errors(scored: Sequence[Record], metrics: Sequence[str]) -> str:
     bare = {r.label for r in scored} - sure
     if not bare:
         return ""
-    names = listed([visible(m) for m in metrics if m in bare])
+    names = listed(m for m in metrics if m in bare)
     return (
         f"No standard errors of {names}: how sure the order is cannot be told. `rank --intervals` "
         f"adds them to the metric that ranks where it allows, `--intervals all` to each that does, "
@@ -181,7 +177,7 @@ def _revisions(records: Sequence[Record]) -> str:
     for r in records:
         if r.revision:
             found.setdefault(str(r.model), set()).add(r.revision)
-    mixed = [visible(model) for model, revisions in found.items() if len(revisions) > 1]
+    mixed = [model for model, revisions in found.items() if len(revisions) > 1]
     return f"Several revisions under one name: {listed(mixed)}." if mixed else ""
 
 
@@ -221,9 +217,9 @@ def _measured_settings(comparison: Comparison) -> list[tuple[str, str]]:
     records = list(comparison)
     examples = sorted({r.n for r in records if r.split == "train" and r.n})
     return [
-        ("heads", listed([visible(h) for h in _values(records, "head")], 12)),
+        ("heads", listed(_values(records, "head"), 12)),
         ("seeds", listed(_values(records, "seed"), 12) or "not recorded"),
-        ("training examples", listed([count(n) for n in examples]) or "not recorded"),
+        ("training examples", listed(map(count, examples)) or "not recorded"),
         *_made(records),
     ]
 
@@ -283,7 +279,7 @@ def _models(records: Iterable[Record]) -> str:
 
 def _intervals(records: Sequence[Record]) -> str:
     blocks = sorted({len(r.deviations) for r in records if r.deviations})
-    over = f" over {listed([str(b) for b in blocks])} blocks of examples" if blocks else ""
+    over = f" over {listed(blocks)} blocks of examples" if blocks else ""
     modes = ", ".join(map(visible, _values(records, "intervals")))
     return f"{modes}{over}" if modes else "none"
 
@@ -293,7 +289,7 @@ def _made(records: Sequence[Record]) -> list[tuple[str, str]]:
     times = sorted(_values(records, "created"))
     ends = [visible(t).replace("T", " ").replace("+00:00", " UTC") for t in times]
     when = " to ".join(dict.fromkeys([*ends[:1], *ends[-1:]]))
-    versions = listed([visible(v) for v in _values(records, "version")])
+    versions = listed(_values(records, "version"))
     what = "trained" if any(r.head for r in records) else "scored"
     return [
         (what, when or "time not recorded"),

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_LAYERS = 200
 _MOST_ROWS, _MOST_CURVES, _MOST_HEADS, _MOST_CHECKS = 300, 40, 300, 24
-_MOST_NUMBERS = 1000
 _SHADES = 9
 # Marks keep this share of the width free on either side, so that none is cut off.
 _EDGE = 0.03
@@ -85,9 +84,11 @@ class _Curve(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """One metric on one setting."""
+class Panel:
+    """One metric on one setting, of which the page shows one at a time."""
 
+    setting: int  # its place among the settings
+    label: str  # that of the setting
     metric: str
     higher_is_better: bool
     rows: list[Ranked]  # the first candidates, best first, failures last
@@ -95,9 +96,12 @@ class Ranking:
     curves: list[_Curve]  # those of the first models that have layers at several depths
     models: int  # how many models have such curves
     scale: _Scale  # that of the rows, intervals included
+    checks: list[Check]  # of the metric against heads that were trained
 
     @classmethod
-    def of(cls, setting: Setting, metric: str) -> Ranking:
+    def of(
+        cls, place: int, label: str, setting: Setting, metric: str, checks: Iterable[Check] = ()
+    ) -> Panel:
         """The ranking of a setting under one of its metrics, and the curves of its best models."""
         records = [r for r in setting.table if r.label == metric]
         candidates = setting.ranked(metric)
@@ -107,7 +111,10 @@ class Ranking:
         scale = _Scale.of(end for row in shown for end in (row.score, row.low, row.high))
         rankings = setting.table.rankings(metric).values()
         better = all(ranking.higher_is_better for ranking in rankings)
-        return cls(metric, better, shown, len(candidates), curves, models, scale)
+        found = [check for check in checks if check.metric == metric]
+        return cls(
+            place, label, metric, better, shown, len(candidates), curves, models, scale, found
+        )
 
     @property
     def best(self) -> Ranked | None:
@@ -178,24 +185,6 @@ class TaskGrid:
         models.sort(key=mean_rank)
         rows = [(m, [column.get(m) for column in columns]) for m in models[:_MOST_ROWS]]
         return cls(metric, list(places), rows, len(models))
-
-
-def layer_rows(
-    setting: Setting, models: Sequence[str], metrics: Sequence[str]
-) -> list[tuple[str, str, float | None, int | None, list[float | None]]]:
-    """Model, layer, depth, dim and the score under each metric, of some models."""
-    rows: dict[tuple[str, str], tuple[float | None, int | None, dict[str, float]]] = {}
-    order = {model: i for i, model in enumerate(models)}
-    for r in setting.table:
-        if r.model in order and r.value is not None:
-            place = rows.setdefault((r.model, r.layer or ""), (r.depth, r.dim, dict[str, float]()))
-            place[2][r.label] = r.value
-    found = [
-        (model, layer, depth, dim, [scores.get(m) for m in metrics])
-        for (model, layer), (depth, dim, scores) in rows.items()
-    ]
-    found.sort(key=lambda row: (order[row[0]], row[2] if row[2] is not None else math.inf))
-    return found[:_MOST_NUMBERS]
 
 
 def _curves(records: Sequence[Record], order: Sequence[str]) -> tuple[list[_Curve], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,12 +15,10 @@ from transfer_metrics.naming import short_names
 from transfer_metrics.report.about import about
 from transfer_metrics.report.contents import (
     MOST_LAYERS,
-    Check,
     Heads,
-    Ranking,
+    Panel,
     TaskGrid,
     checks_of,
-    layer_rows,
 )
 from transfer_metrics.report.gather import Gathered, Setting
 from transfer_metrics.results.ranks import Ranked
@@ -27,7 +26,7 @@ from transfer_metrics.results.shortlist import Shortlist
 from transfer_metrics.sources.tasks.task import Task
 from transfer_metrics.untrusted import visible
 
-_MOST_PANELS, _MOST_CLASSES = 40, 24
+_MOST_PANELS, _MOST_CLASSES, _MOST_NUMBERS = 40, 24, 1000
 _MOST_CONFUSED, _SHADES = 12, 9
 # A name that is longer is shortened where it does not differ, to so many letters at most.
 _LONG, _LONGEST = 40, 80
@@ -43,15 +42,6 @@ class _Answer(NamedTuple):
     second: Ranked | None
     shortlist: Shortlist | None  # where there are several models
     others: list[tuple[str, str]]  # which model each other metric puts first
-
-
-class _Panel(NamedTuple):
-    """One metric on one setting, of which the page shows one at a time."""
-
-    setting: int
-    label: str
-    ranking: Ranking
-    checks: list[Check]
 
 
 def page_of(
@@ -73,7 +63,7 @@ def page_of(
     panels, answers = _panels(gathered, labels, confidence)
     metrics = list(dict.fromkeys(m for s in settings for m in s.table.metrics))
     # A number for each model that has a curve: two names may look alike, numbers do not.
-    drawn = dict.fromkeys(c.model for panel in panels for c in panel.ranking.curves)
+    drawn = dict.fromkeys(c.model for panel in panels for c in panel.curves)
     ids, names = {model: i for i, model in enumerate(drawn)}, _names(gathered)
     heads = [
         Heads.of(task, comparison, next((s for s in settings if s.task == task), None))
@@ -122,13 +112,13 @@ def page_of(
     return page
 
 
-def _cut(settings: Sequence[Setting], panels: Sequence[_Panel]) -> list[str]:
+def _cut(settings: Sequence[Setting], panels: Sequence[Panel]) -> list[str]:
     """What was left out on the way."""
     told = []
     total = sum(len(s.table.metrics) for s in settings)
     if total > len(panels):
         told.append(f"the first {len(panels)} of {total} rankings are shown")
-    deepest = max((c.total for p in panels for c in p.ranking.curves), default=0)
+    deepest = max((c.total for p in panels for c in p.curves), default=0)
     if deepest > MOST_LAYERS:
         told.append(f"of curves with more than {MOST_LAYERS} layers only some points are drawn")
     return told
@@ -136,38 +126,47 @@ def _cut(settings: Sequence[Setting], panels: Sequence[_Panel]) -> list[str]:
 
 def _panels(
     gathered: Gathered, labels: Sequence[str], confidence: float
-) -> tuple[list[_Panel], list[_Answer]]:
-    panels: list[_Panel] = []
+) -> tuple[list[Panel], list[_Answer]]:
+    panels: list[Panel] = []
     answers = []
     for i, setting in enumerate(gathered.settings):
         comparison = gathered.comparisons.get(setting.task)
         known = gathered.comparisons.values()
         checks = checks_of(setting, comparison, known) if comparison else []
-        rankings = []
+        own: list[Panel] = []
         # A table in which every model failed has one ranking, of failures.
         for metric in setting.table.metrics or [""]:
-            if len(panels) == _MOST_PANELS:
+            if len(panels) + len(own) == _MOST_PANELS:
                 break
-            rankings.append(Ranking.of(setting, metric))
-            found = [check for check in checks if check.metric == metric]
-            panels.append(_Panel(i, labels[i], rankings[-1], found))
-        answer = _answer_of(labels[i], setting, rankings, confidence)
+            own.append(Panel.of(i, labels[i], setting, metric, checks))
+        panels += own
+        answer = _answer_of(setting, own, confidence)
         answers += [answer] if answer else []
     return panels, answers
 
 
-def _layers(place: int, setting: Setting, panels: Iterable[_Panel]) -> dict[str, Any] | None:
+def _layers(place: int, setting: Setting, panels: Iterable[Panel]) -> dict[str, Any] | None:
     """The numbers behind the curves of a setting: a row per layer, a column per metric."""
-    own = [panel for panel in panels if panel.setting == place and panel.ranking.curves]
+    own = [panel for panel in panels if panel.setting == place and panel.curves]
     if not own:
         return None
-    models = list(dict.fromkeys(c.model for panel in own for c in panel.ranking.curves))
-    metrics = setting.table.metrics
+    drawn = dict.fromkeys(c.model for panel in own for c in panel.curves)
+    order, metrics = {model: i for i, model in enumerate(drawn)}, setting.table.metrics
+    found: dict[tuple[str, str], tuple[float | None, int | None, dict[str, float]]] = {}
+    for r in setting.table:
+        if r.model in order and r.value is not None:
+            at = found.setdefault((r.model, r.layer or ""), (r.depth, r.dim, dict[str, float]()))
+            at[2][r.label] = r.value
+    rows = [
+        (model, layer, depth, dim, [scores.get(m) for m in metrics])
+        for (model, layer), (depth, dim, scores) in found.items()
+    ]
+    rows.sort(key=lambda row: (order[row[0]], math.inf if row[2] is None else row[2]))
     return {
         "setting": place,
         "label": own[0].label,
         "metrics": metrics,
-        "rows": layer_rows(setting, models, metrics),
+        "rows": rows[:_MOST_NUMBERS],
         "total": len({(r.model, r.layer) for r in setting.table if r.value is not None}),
     }
 
@@ -192,10 +191,10 @@ def _names(gathered: Gathered) -> dict[str, str]:
     return known
 
 
-def _panel_data(panel: _Panel, ids: dict[str, int], names: dict[str, str]) -> dict[str, Any]:
+def _panel_data(panel: Panel, ids: dict[str, int], names: dict[str, str]) -> dict[str, Any]:
     """What the script reads; all text is made visible here and only ever set as text there."""
     return {
-        "metric": visible(panel.ranking.metric),
+        "metric": visible(panel.metric),
         "label": visible(panel.label),
         "setting": panel.setting,
         "curves": [
@@ -205,7 +204,7 @@ def _panel_data(panel: _Panel, ids: dict[str, int], names: dict[str, str]) -> di
                 "short": visible(names[curve.model]),
                 "points": [(*p[:4], visible(p[4]), p[5]) for p in curve.points],
             }
-            for curve in panel.ranking.curves
+            for curve in panel.curves
         ],
         "checks": [
             {
@@ -233,22 +232,20 @@ def _question(gathered: Gathered, names: dict[str, str]) -> str:
     return f"Which model to transfer to {where}?"
 
 
-def _answer_of(
-    label: str, setting: Setting, rankings: Sequence[Ranking], confidence: float
-) -> _Answer | None:
-    """The answer for one setting from its rankings, the first of which decides."""
-    if not rankings or rankings[0].best is None:
+def _answer_of(setting: Setting, panels: Sequence[Panel], confidence: float) -> _Answer | None:
+    """The answer for one setting from its panels, the first of which decides."""
+    if not panels or panels[0].best is None:
         return None
-    first = rankings[0]
+    first = panels[0]
     scored = [row for row in first.rows if row.rank is not None]
     models = {r.model for r in setting.table if r.value is not None}
     shortlist = None
     if len(models) > 1:
         ranking = next(iter(setting.table.rankings(first.metric).values()))
         shortlist = Shortlist.of(ranking, confidence)
-    others = [(r.metric, r.best.model) for r in rankings[1:] if r.best]
+    others = [(p.metric, p.best.model) for p in panels[1:] if p.best]
     both = scored[0], scored[1] if len(scored) > 1 else None
-    return _Answer(label, first.metric, len(models), *both, shortlist, others)
+    return _Answer(first.label, first.metric, len(models), *both, shortlist, others)
 
 
 def _data_of(task: Task, settings: Sequence[Setting]) -> dict[str, Any]:

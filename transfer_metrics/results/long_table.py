@@ -20,7 +20,6 @@ from transfer_metrics.results.places import Place, by_place, place_labels
 from transfer_metrics.results.ranks import Ranking
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.record_files import (
-    checked_suffix,
     frame_of,
     read_records,
     write_records,
@@ -72,7 +71,7 @@ class LongTable:
             "task": len({r.task for r in self._records}),
         }
         told = ", ".join(several(number, noun) for noun, number in counts.items())
-        metrics = listed([visible(metric, 60) for metric in self.metrics])
+        metrics = listed(visible(metric, 60) for metric in self.metrics)
         return f"{type(self).__name__}({told}{metrics and f'; {metrics}'})"
 
     @property
@@ -163,7 +162,6 @@ class LongTable:
         path = Path(path)
         if not os.path.isfile(path):
             raise InvalidInputError(f"there is no table at {path}; check the path")
-        checked_suffix(path)
         try:
             records, view = read_records(path)
             return cls(records, view if view in _VIEWS else "best")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from transfer_metrics.results.places import by_place, place_labels
 from transfer_metrics.results.ranks import Ranking
 from transfer_metrics.results.record import Record
 from transfer_metrics.results.shortlist import UNKNOWN, Shortlist
+from transfer_metrics.results.wording import aligned
 from transfer_metrics.untrusted import visible
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def printed(table: LongTable, metric: str | None, confidence: float) -> str:
     if not len(table):
         return "(no records)"
     if metric is None and len(table.metrics) > 1 and of_features(table):
-        return _aligned(_metric_lines(list(table)), {"metric"}) + _remarks(table)
+        header, *rows = _metric_lines(list(table))
+        return aligned(header, rows, {"metric"}) + _remarks(table)
     names, note = column_names(r.model for r in table)
     rankings = table.rankings(metric)
     if len(rankings) == 1:
@@ -63,7 +65,7 @@ def _of_ranking(
     lines = _ranking_lines(ranking, raced, names)
     if (balanced := f"{ranking.metric}(balanced=True)") in table.metrics:
         _add_balanced(lines, ranking, list(table), balanced)
-    text = _aligned(lines, {"model", "layer"})
+    text = aligned(lines[0], lines[1:], {"model", "layer"})
     if len({c.model for c in ranking.scored}) > 1:
         found = Shortlist.of(ranking, confidence)
         text += f"\n\n{UNKNOWN + '.' if found is None else found.told(names)}"
@@ -152,18 +154,6 @@ def _metric_lines(records: Sequence[Record]) -> _Lines:
             continue
         lines.append([label.ljust(longest), f"{record.value:.4g}", record.margin])
     return lines
-
-
-def _aligned(lines: _Lines, left: Collection[str]) -> str:
-    """Lines as columns, those whose titles are in ``left`` to the left, numbers to the right."""
-    whole = [line for line in lines if len(line) == len(lines[0])]
-    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
-    told = []
-    for line in lines:
-        cells = zip(line, widths, lines[0], strict=False)
-        padded = [c.ljust(width) if title in left else c.rjust(width) for c, width, title in cells]
-        told.append("  ".join(padded).rstrip())
-    return "\n".join(told)
 
 
 def _remarks(table: LongTable) -> str:

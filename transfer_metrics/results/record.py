@@ -137,7 +137,8 @@ class Record:
         >>> Record(metric="knn", options="k=1").label
         'knn(k=1)'
         """
-        return _label(self.metric, self.options)
+        name = self.metric or ""
+        return f"{name}({self.options})" if self.options else name
 
     @property
     def task_kind(self) -> str:
@@ -251,15 +252,6 @@ def measures_told(metrics: Iterable[str | None]) -> str:
     found, names = {*metrics}, ("accuracy", "R²", "average precision")
     told = (name for metric, name in zip(QUALITIES, names, strict=True) if metric in found)
     return " or ".join(told) or names[0]
-
-
-def record_label(record: Mapping[str, Any]) -> str:
-    """``Record.label`` of a mapping."""
-    return _label(record["metric"], record.get("options"))
-
-
-def _label(metric: str | None, options: str | None) -> str:
-    return f"{metric or ''}({options})" if options else metric or ""
 
 
 def _kind(hint: Any) -> type:

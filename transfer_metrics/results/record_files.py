@@ -32,14 +32,14 @@ def read_records(path: Path) -> tuple[list[Record], str]:
     refused where that gives more than ``TABLE`` bytes. What cannot be read is an ``OSError``, what
     is no table a ``ValueError``.
     """
-    rows = list(_READERS[checked_suffix(path)](path))
+    rows = list(_READERS[_checked_suffix(path)](path))
     view = rows[0].get("view") if rows and isinstance(rows[0], Mapping) else None
     return [Record.of(row, f"record {number}") for number, row in enumerate(rows, 1)], view or ""
 
 
 def write_records(path: Path, records: Sequence[Record], view: str) -> None:
     """Write records, and a view other than ``"best"`` as a further column, whole or not at all."""
-    suffix = checked_suffix(path)
+    suffix = _checked_suffix(path)
     check_file(path, (b"metric",))
     seen = {} if view == "best" else {"view": view}
     with replacing(path) as temporary:
@@ -68,7 +68,7 @@ def frame_of(records: Iterable[Record]) -> pd.DataFrame:
     return frame.astype({name: float for name, kind in COLUMNS.items() if kind is float})
 
 
-def checked_suffix(path: Path) -> str:
+def _checked_suffix(path: Path) -> str:
     """The ending of a file, if records can be read from and written to one of that."""
     if (suffix := path.suffix.lower()) not in FORMATS:
         raise InvalidInputError(

@@ -130,7 +130,7 @@ class Shortlist(Sequence[str]):
         return told
 
     def __repr__(self) -> str:
-        names = listed([visible(name) for name in self.models])
+        names = listed(self.models)
         share = f"{fixed(self.probability)} of {self.confidence:g}"
         return f"Shortlist({names}; {share}, {len(self)} of {self.candidates} by {self.metric})"
 
@@ -140,7 +140,7 @@ class Shortlist(Sequence[str]):
 
     def told(self, names: Mapping[str, str]) -> str:
         """The same, with what stands for some of the names."""
-        shown = listed([names.get(name) or visible(name) for name in self.models], _MOST_NAMES)
+        shown = listed((names.get(name) or name for name in self.models), _MOST_NAMES)
         return (
             f"Shortlist, {100 * self.confidence:g} %: {shown}. One of these {len(self)} of "
             f"{self.candidates} is the best to transfer with probability "

@@ -45,8 +45,8 @@ def earlier_accuracies(prior: Any) -> pd.DataFrame:
         raise InvalidInputError(f"{where} has no accuracy of the task {empty[0]}; leave it out")
     for name, column in table.items() if not table.attrs.get(_TOLD) else ():
         told, low, high = "", float(column.min()), float(column.max())
-        if len(column) > 2 and sorted(column) == list(range(1, len(column) + 1)):
-            told = f"the whole numbers from 1 to {len(column)}, as ranks are"
+        if _are_ranks(column.dropna().to_numpy()):
+            told = f"the numbers from {low:g} to {high:g}, as ranks are"
         elif low < 0 or high > 100 or (1 < high <= _LEAST_PER_CENT and (column % 1).any()):
             told = f"{low:g} to {high:g}, neither shares nor per cents"
         if told:
@@ -75,11 +75,11 @@ def priors(
     there = [name for name in wanted if name in accuracies.index]
     if not there:
         raise InvalidInputError(
-            f"the prior has none of the models {listed([visible(m) for m in wanted], 3)}; its rows "
-            f"are {listed([visible(m) for m in accuracies.index], 3)}; "
+            f"the prior has none of the models {listed(wanted, 3)}; its rows "
+            f"are {listed(accuracies.index, 3)}; "
             f"{cure_of_names(wanted, accuracies)}"
         )
-    if missing := [visible(name) for name in wanted if name not in accuracies.index]:
+    if missing := [name for name in wanted if name not in accuracies.index]:
         others = [name for name in accuracies.index if name not in wanted]
         warn(
             f"the prior lacks {listed(missing, 3)}; their scores alone count"
@@ -115,6 +115,15 @@ def standing_of(known: Sequence[Sequence[float] | None]) -> Standing | None:
     return Standing(values, trust, profiles, given[0][_FIXED - 1])
 
 
+def _are_ranks(values: np.ndarray) -> bool:
+    """Whether numbers are the places of some in an order, with ties in any of the usual ways."""
+    from scipy.stats import rankdata
+
+    several = len(values) > 2 and np.ptp(values) > 0
+    ties = ("min", "max", "average", "dense") if several else ()
+    return any(np.array_equal(values, rankdata(values, tie)) for tie in ties)
+
+
 def _telling(accuracies: pd.DataFrame, task: str | None) -> pd.DataFrame:
     """The columns that say something about another task; what is left out is said."""
     left: dict[str, list[str]] = {}
@@ -132,7 +141,7 @@ def _telling(accuracies: pd.DataFrame, task: str | None) -> pd.DataFrame:
             continue
         left.setdefault(why, []).append(name)
     for why, names in left.items():
-        told = listed([visible(name) or "the column" for name in names], 3)
+        told = listed((name or "the column" for name in names), 3)
         warn(f"{told} of the prior {'is' if len(names) == 1 else 'are'} {why}; left out")
     return accuracies.drop(columns=[name for names in left.values() for name in names])
 

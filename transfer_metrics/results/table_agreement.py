@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,15 +90,15 @@ class Matched:
             models = list(tables[metric].index)
             if models and not any(model in known.index for model in models):
                 raise InvalidInputError(
-                    f"no model has both a score and an accuracy; scores: {_some(models)}, "
-                    f"accuracies: {_some(known.index)}; {cure_of_names(models, known)}"
+                    f"no model has both a score and an accuracy; scores: {listed(models, 3)}, "
+                    f"accuracies: {listed(known.index, 3)}; {cure_of_names(models, known)}"
                 )
         lacking = [m for table in tables.values() for m in table.index if m not in known.index]
         if lacking := list(dict.fromkeys(lacking)):
             others = [m for m in known.index if not any(m in of.index for of in tables.values())]
             warn(
                 f"{len(lacking)} of the models with a score have no accuracy and are left out: "
-                f"{_some(lacking)}{closest(lacking, others)}"
+                f"{listed(lacking, 3)}{closest(lacking, others)}"
             )
         tables = {name: of.loc[of.index.isin(known.index)] for name, of in tables.items()}
         return cls(tables, known, task)
@@ -135,8 +135,8 @@ class Matched:
             )
         elif lacking:
             warn(
-                f"the static ranking says nothing of {_some(lacking)}, where the other tasks of "
-                f"the accuracies are constant or known of fewer than {FEWEST} of the models"
+                f"the static ranking says nothing of {listed(lacking, 3)}, where the other tasks "
+                f"of the accuracies are constant or known of fewer than {FEWEST} of the models"
             )
         return result
 
@@ -189,8 +189,8 @@ class Matched:
         common = [model for model in scores if model in accuracies]
         if not common:
             raise InvalidInputError(
-                f"no model has both a score and an accuracy; scores: {_some(scores)}, accuracies: "
-                f"{_some(accuracies)}; use the same names"
+                f"no model has both a score and an accuracy; scores: {listed(scores, 3)}, "
+                f"accuracies: {listed(accuracies, 3)}; use the same names"
             )
         # Where there is only one, nothing has to tell it from others.
         task = known_as if len(self.known.columns) > 1 else UNNAMED
@@ -202,10 +202,6 @@ class Matched:
         found.loc[found["metric"] != task, "n"] = int(judged.sum())
         names = {task: metric, OVER_STATIC: f"{metric} - {STATIC}"}
         return found.replace({"metric": names})
-
-
-def _some(names: Iterable[Any]) -> str:
-    return listed([visible(name) for name in names], 3)
 
 
 def fidelity(

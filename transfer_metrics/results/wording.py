@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from transfer_metrics.untrusted import visible
 
@@ -12,6 +12,8 @@ LOSSES = (
     r"cross[\W_]?entropy|deviance|brier(?:[\W_]?score)?|misclassification"
 )
 """A pattern of names of what is mostly the better the lower it is."""
+_LONGEST = 600
+"""Letters of what is listed."""
 _MINUS, _THIN_SPACE = "\N{MINUS SIGN}", "\N{NARROW NO-BREAK SPACE}"
 
 
@@ -94,15 +96,16 @@ def duration(seconds: float | None) -> str:
     return f"{count(hours)} h {minutes} min"
 
 
-def listed(names: list[str], most: int = 5) -> str:
-    """Names in a sentence, the later ones as a number.
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """Names in a sentence as they can safely be shown, the later ones as a number.
 
     >>> listed(["a", "b", "c"]), listed(list("abcdefg"), most=2)
     ('a, b and c', 'a, b and 5 more')
     """
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {count(len(names) - most)} more"
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    shown = [visible(name, _LONGEST) for name in names]
+    if len(shown) > most:
+        return f"{', '.join(shown[:most])} and {count(len(shown) - most)} more"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
 
 
 def some(names: Iterable[object]) -> str:
@@ -113,3 +116,28 @@ def some(names: Iterable[object]) -> str:
     """
     shown = [visible(name) for name in names]
     return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
+
+
+def aligned(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[str] | None = None
+) -> str:
+    """Lines of columns with blanks between; a line of fewer cells ends as it likes.
+
+    Those whose titles are in ``left``, by default all, stand to the left, numbers to the right.
+
+    >>> print(aligned(["model", "knn"], [["a", "0.9"], ["b", "0.75"]], {"model"}))
+    model   knn
+    a       0.9
+    b      0.75
+    """
+    lines = [header, *rows]
+    whole = [line for line in lines if len(line) == len(header)]
+    widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+    told = []
+    for line in lines:
+        cells = [
+            cell.ljust(width) if left is None or title in left else cell.rjust(width)
+            for cell, width, title in zip(line, widths, header, strict=False)
+        ]
+        told.append("  ".join(cells).rstrip())
+    return "\n".join(told)
