@@ -85,6 +85,10 @@ class Ranking:
 
     ``records`` are those of the metric, and of models that failed before any. Each answer is found
     when it is asked for, and kept.
+
+    >>> rows = [Record("a", metric="knn", value=0.7), Record("b", metric="knn", value=0.9)]
+    >>> [(c.model, c.rank) for c in Ranking(rows, "knn", "best").order]
+    [('b', 1), ('a', 2)]
     """
 
     def __init__(self, records: Iterable[Record], metric: str, view: str) -> None:
