@@ -353,12 +353,10 @@ def register_metric(
             metric.check_task(found)
             if metric.bins and found == "regression":
                 found, labels = "classification", quantile_bins(labels)
-            coded = found == "classification" and labels is not numbers
-            known = found, features, labels, int(labels.max()) + 1 if coded else None
             shape: tuple[int, ...] = getattr(features, "shape", ())
             table = len(shape) == 2
             with threads_to_score(shape[0], shape[1], requires) if table else nullcontext():
-                return chosen(build_statistic(chosen.requires, parts, *known))
+                return chosen(build_statistic(chosen.requires, parts, found, features, labels))
 
         call.metric = metric  # type: ignore[attr-defined]
         return call

@@ -99,9 +99,13 @@ def as_labels(y: Any, n: int, num_classes: int | None = None) -> tuple[Tensor, i
     integers below it already, so that batches agree with each other.
     """
     array = as_array(y)
-    numbered = array.shape == (n,) and array.dtype == np.int64 and array.min(initial=0) >= 0
-    if num_classes is not None and numbered and array.max(initial=0) < num_classes:
-        return torch.from_numpy(array.copy()), num_classes
+    if array.shape == (n,) and array.dtype == np.int64 and array.min(initial=0) >= 0:
+        size = int(array.max(initial=-1)) + 1
+        # Numbered before; nothing is missing.
+        if num_classes is None and size <= n and np.bincount(array).all():
+            num_classes = size
+        if num_classes is not None and size <= num_classes:
+            return torch.from_numpy(array.copy()), num_classes
     array = complete_labels(array, "classification")
     if array.shape != (n,):
         raise InvalidInputError(

@@ -242,7 +242,7 @@ class Scatter(Saved):
         """``log det(I + scale * S)``: O(m³) for the smaller side m."""
         if "eigh" in self.__dict__:
             return float(torch.log1p(scale * self.eigh[0]).sum())
-        trace = scale * self.trace()
+        trace = scale * float(self.small.diagonal().sum())
         if trace * _EPS > _LOST:
             return float(torch.log1p(scale * self.eigenvalues).sum())
         if trace < 1.0:
