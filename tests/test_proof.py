@@ -888,6 +888,15 @@ def test_few_examples_are_read_beforehand():
     handle.remove()
 
 
+def test_a_classifier_that_the_examples_show_takes_no_further_pass():
+    model, seen = tm.load_model(copy.deepcopy(CONVOLUTIONS)), []
+    assert model.head is None  # nothing tells the shape of its inputs
+    model.module.register_forward_pre_hook(lambda _m, given: seen.append(len(given[0])))
+    store = quiet(model, batch_size=N, as_is=True)
+    assert (store.manifest["head"], store.names[-1]) == ("3", "3:input")
+    assert seen == [2, 3, 1, N, 1]
+
+
 # --- neighbours of these --------------------------------------------------------------------------
 
 

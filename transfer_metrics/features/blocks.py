@@ -37,13 +37,12 @@ from transfer_metrics.sources.models.modules import is_leaf, matrices
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-def find_blocks(trace: Trace, head: str | None) -> list[Call]:
+def find_blocks(trace: Trace) -> list[Call]:
     """A call per block and group, in call order, and the classifier's input where there is one."""
-    units = _units(trace, head)
+    units, end = _units(trace), trace.entering
     entries: list[Call] = []
     group: list[Call] = []
     weighted = False
-    end = trace.entering(head)
     for call in trace.calls:
         kind = units.get(call.path)
         if call is end:
@@ -82,9 +81,9 @@ def _with_end(
     return entries + [call for call in made[:1] if call.end not in listed]
 
 
-def _units(trace: Trace, head: str | None) -> dict[str, str]:
+def _units(trace: Trace) -> dict[str, str]:
     """Paths of the blocks, and of the atomic modules outside them, ``weighted`` or ``plain``."""
-    outside = matrices(trace.modules[""])
+    head, outside = trace.head, matrices(trace.modules[""])
     if head is not None:
         outside -= matrices(trace.modules[head])
     units: dict[str, str] = {}

@@ -292,7 +292,7 @@ def extract(
             read again or in another batch, which is tried on a few examples first.
 
     Cost: the bare forward passes and, from some 500 examples on, at most a tenth more for all
-    blocks of a network (six to eleven examples are read beforehand); and
+    blocks of a network (six or nine examples are read beforehand); and
     ``memory_bytes`` of storage; in memory one shard at a time if ``out`` is given.
 
     >>> network = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 3))

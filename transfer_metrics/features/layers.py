@@ -117,7 +117,7 @@ def list_layers(
         InvalidInputError: the input's shape is not known, or the pooling does not fit a layer.
         ExtractionError: the forward pass failed.
 
-    Cost: one forward pass of two examples (two passes for a module with no known classifier).
+    Cost: one forward pass of two examples.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
     >>> for layer in list_layers(network, example=torch.zeros(2, 3, 8, 8)):
@@ -127,8 +127,8 @@ def list_layers(
     """
     model = load_model(model) if isinstance(model, str) else model
     asked = items(layers, getattr(model, "name", ""))
-    traced, head = _traced(model, example)
-    return _listed(traced, _resolve(traced, head, asked), resolve_pool(pool))
+    traced = _traced(model, example)
+    return _listed(traced, _resolve(traced, asked), resolve_pool(pool))
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ class Found:
 
 def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any) -> Found:
     """Like ``list_layers``, with what else the pass tells."""
-    traced, head = _traced(model, example)
-    calls = _resolve(traced, head, layers)
-    ends = [call for call in traced.calls if call.path == head and not call.is_input]
+    traced = _traced(model, example)
+    calls = _resolve(traced, layers)
+    ends = [call for call in traced.calls if call.path == traced.head and not call.is_input]
     logits = None
     own = [] if traced.heads.averaged else ends[-1:]
     for call in [*own, traced.output] if ends else []:
@@ -161,17 +161,17 @@ def find_layers(model: Model, layers: list[str | int], pool: Pool, example: Any)
             break
     return Found(
         _listed(traced, calls, pool),
-        head,
+        traced.head,
         logits,
-        tuple(_doubts(traced, head, model.open_head)),
+        tuple(_doubts(traced, model.open_head)),
         folds_of(traced, [*calls, *ends, traced.output]),
         4 * sum(x.numel() for x in tensors_in(example)) // max(batch_size(example), 1),
     )
 
 
-def _doubts(traced: Trace, head: str | None, is_open: bool) -> Iterator[str]:
+def _doubts(traced: Trace, is_open: bool) -> Iterator[str]:
     """What is doubtful about the classifier that was found, or named."""
-    made = traced.heads.paths
+    head, made = traced.head, traced.heads.paths
     others = [path for path in made if path != head]
     if head is None:
         returned = any(call.path and call.value == traced.output.value for call in traced.calls)
@@ -234,8 +234,7 @@ def items(layers: LayerSpec | Iterable[LayerSpec], model: str = "") -> list[str 
     return plain
 
 
-def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
-    """Trace a model, and find the classifier of one that is open about it."""
+def _traced(model: Model | nn.Module, example: Any) -> Trace:
     if not isinstance(model, Model):
         module = plain_module(model)
         given = getattr(module, "pretrained_cfg", None)
@@ -248,25 +247,21 @@ def _traced(model: Model | nn.Module, example: Any) -> tuple[Trace, str | None]:
         model = dataclasses.replace(model, module=copied(model.module))
     module = model.module
     batch = place(model.dummy(2) if example is None else example, module)
-    traced = trace(model, batch, model.head)
-    head = model.head
-    if model.open_head and traced.heads.head not in (None, head):
-        head = traced.heads.head
-        traced = trace(model, batch, head)  # what enters it counts as a layer
-    if head is not None and head not in traced.counts:
+    traced = trace(model, batch)
+    if traced.head is not None and traced.head not in traced.counts:
         raise InvalidInputError(
-            f"the head {head!r} of model {model.name!r} does not run in its forward pass; "
+            f"the head {traced.head!r} of model {model.name!r} does not run in its forward pass; "
             f"name the module that computes the class scores"
         )
-    return traced, head
+    return traced
 
 
 def _listed(traced: Trace, calls: Iterable[Call], pool: Pool) -> list[Layer]:
     return [_layer(traced, call, index, pool) for index, call in enumerate(calls)]
 
 
-def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[Call]:
-    blocks, entering = find_blocks(traced, head), traced.entering(head)
+def _resolve(traced: Trace, wanted: list[str | int]) -> list[Call]:
+    blocks, entering = find_blocks(traced), traced.entering
     at_end = [] if entering is None else [entering]
     calls = [call for call in traced.calls if call.path and not call.is_input]
     if not calls:
@@ -286,7 +281,7 @@ def _resolve(traced: Trace, head: str | None, wanted: list[str | int]) -> list[C
             matches = [c for c in leaves if matrices(traced.modules[c.path])] + at_end
         elif item == "last":
             made = [call for call in blocks if call.value == traced.output.value]
-            matches = blocks[-1:] if head is not None or not made else made[-1:]
+            matches = blocks[-1:] if traced.head is not None or not made else made[-1:]
         elif isinstance(item, str) and (last := re.fullmatch(r"last:(\d+)", item)):
             count = int(last[1])
             if count == 0:

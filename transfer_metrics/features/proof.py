@@ -102,8 +102,8 @@ def prove(forward: Forward, layers: list[str | int], allow_random: bool = False)
     """See on a few examples that features belong to the examples, or raise ``ExtractionError``.
 
     It is done once for a model, a task and what is asked of them; parts of a split are taken for
-    the whole. It costs forward passes of six examples, two more where a classifier has to be found,
-    and three where convolutions can run faster.
+    the whole. It costs forward passes of six examples, and of three more where convolutions can run
+    faster.
     """
     module, whole = forward.model.module, forward.data.whole or forward.data
     how = (forward.pool, forward.amp, forward.as_is, forward.device, allow_random)

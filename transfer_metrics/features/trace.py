@@ -49,6 +49,7 @@ class Trace:
     modules: dict[str, nn.Module]
     calls: list[Call] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)  # how often each module ran
+    head: str | None = None  # path of the classifier
     heads: Heads = field(default_factory=Heads)  # what made what the network returned
     masked: bool = False  # whether the batch told which of its tokens count
 
@@ -57,10 +58,10 @@ class Trace:
         """The call of the whole model."""
         return self.calls[-1]
 
-    def entering(self, head: str | None) -> Call | None:
+    @property
+    def entering(self) -> Call | None:
         """What entered the classifier, when it last ran."""
-        inputs = [call for call in self.calls if call.is_input and call.path == head]
-        return inputs[-1] if inputs else None
+        return next((call for call in reversed(self.calls) if call.is_input), None)
 
     def name(self, call: Call) -> str:
         """The layer name of a call."""
@@ -112,16 +113,16 @@ def batch_size(batch: Any) -> int:
     return next((size for size in sizes if size), 0)
 
 
-def trace(model: Model, batch: Any, head: str | None = None) -> Trace:
-    """Run one batch and record every call, and the input of the classifier at the path ``head``.
+def trace(model: Model, batch: Any) -> Trace:
+    """Run one batch and record every call, and what enters the classifier, which it may show.
 
     The batch has at least two examples, so that its axis can be told from others.
     """
-    traced, n = _recorded(model, batch, head), batch_size(batch)
+    traced, n = _recorded(model, batch), batch_size(batch)
     unclear = [i for i, c in enumerate(traced.calls) if len(c.sizes) == 3 and c.sizes[1] == n]
     if unclear:
         try:
-            larger = _recorded(model, _one_more(batch, n), head)
+            larger = _recorded(model, _one_more(batch, n))
         except ExtractionError:  # a network that reads so many examples only
             larger = Trace({})
         _settle(traced, unclear, larger)
@@ -155,21 +156,21 @@ def _one_more(batch: Any, n: int) -> Any:
     return mapped(batch, longer)
 
 
-def _recorded(model: Model, batch: Any, head: str | None) -> Trace:
+def _recorded(model: Model, batch: Any) -> Trace:
     module = model.module
-    recorder = _Recorder(Trace(dict(module.named_modules())), batch, head)
+    recorder = _Recorder(model, batch)
     with (
         evaluation(module),
         every_call(module, enter=recorder.enter, leave=recorder.leave),
         linear_outputs(module) as heads_of,
     ):
-        recorder.trace.heads = heads_of(call_model(model, batch))
+        recorder.trace.heads = heads = heads_of(call_model(model, batch))
     if not recorder.trace.counts.get(""):
         raise ExtractionError(
             f"{type(module).__name__} runs without its hooks, since its class has a __call__ of "
             f"its own, so its layers cannot be read; rename that method to forward"
         )
-    return recorder.trace
+    return recorder.with_head((model.open_head and heads.head) or model.head)
 
 
 @dataclass(frozen=True)
@@ -187,10 +188,12 @@ class _Open:
 class _Recorder:
     """The hooks of one traced forward pass."""
 
-    def __init__(self, result: Trace, batch: Any, head: str | None) -> None:
-        self.trace = result
-        self.trace.masked = isinstance(batch, Mapping) and "attention_mask" in batch
-        self.head = head
+    def __init__(self, model: Model, batch: Any) -> None:
+        masked = isinstance(batch, Mapping) and "attention_mask" in batch
+        self.trace = Trace(dict(model.module.named_modules()), masked=masked)
+        self.model = model
+        # What may be the classifier's input, by its path, each with its place among the calls.
+        self.inputs: dict[str, list[tuple[int, Call]]] = {}
         self.n = batch_size(batch)
         image = first_tensor(batch)
         self.image_size = tuple(image.shape[2:]) if image is not None and image.ndim == 4 else None
@@ -214,9 +217,10 @@ class _Recorder:
             for place, call in enumerate(self.open):
                 if call.layout is None and _is_turned(memory, call.memory):
                     self.open[place] = replace(call, layout="NTC")
-        if path == self.head:
+        if path == self.model.head or (self.model.open_head and is_leaf(module)):
             reads = _READS.get(type(module), {}).get(0 if tensor is None else tensor.ndim)
-            self.record(path, inputs, given, reads or layout, self.leaf, is_input=True)
+            entered = self.call_of(path, inputs, given, reads or layout, self.leaf, is_input=True)
+            self.inputs.setdefault(path, []).append((len(self.trace.calls), entered))
         self.open.append(_Open(path, len(self.trace.calls), shape, layout, given, memory))
 
     def leave(self, path: str, module: nn.Module, args: Any, output: Any) -> None:
@@ -252,10 +256,10 @@ class _Recorder:
             elif layout is None and type(module) not in _MAP_LEAVES:
                 known = self.layouts.get(self.value_of(tensor))  # what a part has returned
                 layout = known or _of_cube(tensor, begun, inside)
-        self.record(path, tensor, begun.given, layout, inside)
+        self.trace.calls.append(self.call_of(path, tensor, begun.given, layout, inside))
         self.trace.counts[path] = self.trace.counts.get(path, 0) + 1
 
-    def record(
+    def call_of(
         self,
         path: str,
         output: Any,
@@ -263,7 +267,7 @@ class _Recorder:
         layout: str | None,
         leaf: nn.Module | None,
         is_input: bool = False,
-    ) -> None:
+    ) -> Call:
         tensor = first_tensor(output)
         shape, value = None, None
         sizes: tuple[int, ...] = ()
@@ -272,11 +276,19 @@ class _Recorder:
             if 2 <= tensor.ndim <= 4 and len(tensor) == self.n and tensor.numel():
                 shape = tuple(tensor.shape[1:])
                 layout = layout or _layout_of(shape, leaf, self.image_size)
-                self.layouts[value] = layout
+                if not is_input or path == self.model.head:
+                    self.layouts[value] = layout
         call, end = self.trace.counts.get(path, 0), len(self.trace.calls) + 1
-        self.trace.calls.append(
-            Call(path, call, end, shape, layout or "ND", value, given, is_input, sizes)
-        )
+        return Call(path, call, end, shape, layout or "ND", value, given, is_input, sizes)
+
+    def with_head(self, head: str | None) -> Trace:
+        """The trace, in which what entered the classifier is a call too."""
+        self.trace.head = head
+        calls = self.trace.calls
+        for place, call in reversed(self.inputs.get(head, []) if head else []):
+            calls.insert(place, call)
+        calls[:] = [replace(call, end=place) for place, call in enumerate(calls, start=1)]
+        return self.trace
 
     def value_of(self, tensor: Tensor) -> _Value:
         # The address of a tensor that has died can be used again; the weak reference tells.
