@@ -72,8 +72,8 @@ def check_name(spec: ModelSpec) -> None:
         if tag:
             choose(f"weights of timm model {architecture!r}", tag, _timm_tags(architecture))
     elif spec.hub == "hf":
-        is_path, place = spec.name.startswith((".", "/", "~")), os.path.expanduser(spec.name)
-        if is_path and not os.path.isdir(place):
+        is_path = spec.name.startswith((".", "/", "~"))
+        if is_path and not os.path.isdir(os.path.expanduser(spec.name)):
             raise InvalidInputError(
                 f"model {spec.text!r}: there is no folder {spec.name!r}; check the path"
             )
@@ -318,9 +318,8 @@ def with_proven_head(model: Model) -> Model:
         return model
     head = None
     if model.input_shape is not None and not is_lazy(model.module):
-        batch = model.dummy()
-        if isinstance(batch, torch.Tensor):
-            head = proven_head(model.module, place(batch, model.module))
+        batch = place(model.dummy(), model.module)
+        head = proven_head(model.module, batch) if isinstance(batch, torch.Tensor) else None
     return dataclasses.replace(model, head=head, open_head=True)
 
 
