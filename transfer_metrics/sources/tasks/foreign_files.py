@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from typing import Any
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.untrusted import visible
@@ -41,8 +39,6 @@ _HUB = re.compile(
 )
 _OF_HUB = {"task": True, "model": False}
 """Whether an address of a hub has to be of a data set, for what it is given."""
-_RECORDS = "write one object per row, as frame.to_json(path, orient='records') writes it"
-_OF_WORDS = ("tokens", "words")
 
 
 def foreign(path: str | os.PathLike[str]) -> str:
@@ -77,30 +73,3 @@ def refuse_address(text: str, place: str, what: str = "task") -> None:
         cure = "fetch it, and write hf:FOLDER, or <hub>:<name>=FILE for weights"
     cure = cure or "fetch it, and give the file or folder where it is then"
     raise InvalidInputError(f"{what} {visible(text)!r} is {told}; {cure}")
-
-
-def check_rows(rows: Sequence[Any]) -> None:
-    """A ValueError for what JSON has in place of an object per example, with what it is."""
-    if rows and all(isinstance(row, list) for row in rows):
-        raise ValueError(f"its rows are lists without names of columns; {_RECORDS}")
-    row = rows[0] if len(rows) == 1 else None
-    if not isinstance(row, dict) or not row:
-        return
-    if isinstance(row.get("images"), list) and isinstance(row.get("annotations"), list):
-        raise ValueError(
-            f"it holds annotations of COCO, which are of parts of images; {_BY_CLASS}, or a .csv "
-            f"of {_NAMED}"
-        )
-    values = list(row.values())
-    if isinstance(row.get("data"), list) and {"columns", "schema"} & row.keys():
-        raise ValueError(f"its columns are apart from its rows; {_RECORDS}")
-    if all(isinstance(value, dict) for value in values):
-        raise ValueError(f"it is one object of objects; {_RECORDS}")
-    lists = {key: value for key, value in row.items() if isinstance(value, list)}
-    inner = [key for key, value in lists.items() if value and isinstance(value[0], dict)]
-    if len(inner) == 1:
-        raise ValueError(
-            f"its rows are within {visible(inner[0])!r}; write that list alone into the file"
-        )
-    if len(lists) == len(row) > 1 and not row.keys() & {*_OF_WORDS}:
-        raise ValueError(f"it is one object of whole columns; {_RECORDS}")

@@ -21,6 +21,7 @@ ABSENT = frozenset(
 """Texts that stand for no value, as tables have them."""
 FEW = 20
 """So many different whole numbers are classes in any case."""
+_TRUTH = {"true": 1.0, "false": 0.0}
 _LONGEST = 4_000
 """Digits of a number; Python refuses to read more than 4 300."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
@@ -94,6 +95,13 @@ def from_tensor(values: Any) -> np.ndarray:
     return array
 
 
+def is_absent(cell: Any, texts: bool = True) -> bool:
+    """Whether a cell is none, NaN or empty, or where ``texts`` count a text such as ``NA``."""
+    if isinstance(cell, str):
+        return cell.strip() in ABSENT if texts else not cell.strip()
+    return is_none(cell)
+
+
 def is_none(value: Any) -> bool:
     """Whether a cell of any library stands for nothing: None, NaN, ``pandas.NA``."""
     if isinstance(value, (float, Decimal)):
@@ -114,13 +122,7 @@ def absent(labels: np.ndarray, texts: bool = True) -> np.ndarray:
         return np.asarray(np.isnan(labels.reshape(len(labels), -1)).any(axis=1))
     if labels.dtype != object:
         return np.zeros(len(labels), bool)
-
-    def is_absent(value: Any) -> bool:
-        if isinstance(value, str):
-            return value.strip() in ABSENT if texts else not value.strip()
-        return value is None or (isinstance(value, (float, Decimal)) and value != value)
-
-    return np.fromiter(map(is_absent, labels), bool, len(labels))
+    return np.fromiter((is_absent(label, texts) for label in labels), bool, len(labels))
 
 
 def read_texts(labels: Mapping[str, np.ndarray], kind: str | None) -> dict[str, np.ndarray]:
@@ -157,6 +159,36 @@ def number_of(text: str) -> int | float | None:
     if _WHOLE.fullmatch(text):
         return int(text) if len(text) < _LONGEST else None
     return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
+    """Cells as float64, NaN where there is nothing; None where some are no numbers, or all absent.
+
+    A column of which all texts are true or false, in any case, is one of 1 and 0. Lists of numbers,
+    all of one length, are vectors (N, D).
+    """
+    if all(isinstance(cell, list) for cell in cells):
+        plain = all(type(number) in (int, float) for cell in cells for number in cell)
+        even = len({*map(len, cells)}) == 1
+        return np.array(cells, np.float64) if plain and even and cells[0] else None
+    with suppress(TypeError, ValueError, OverflowError):
+        values = np.array(list(map(float, cells)))
+        # What Python reads as a number and nobody else writes.
+        odd = (isinstance(cell, str) and ("_" in cell or not cell.isascii()) for cell in cells)
+        if not any(odd):
+            return values
+    text = next((cell for cell in cells if isinstance(cell, str)), "")
+    if text.strip().lower() in _TRUTH:
+        truths = [_TRUTH.get(str(cell).strip().lower()) for cell in cells]
+        return None if None in truths else np.array(truths, np.float64)
+    numbers = []
+    for cell in cells:
+        number = np.nan if is_absent(cell) else number_of(cell) if isinstance(cell, str) else cell
+        if not isinstance(number, (int, float)):
+            return None
+        # By its text, which may be of a whole number beyond those of float64.
+        numbers.append(float(str(int(number) if isinstance(number, bool) else number)))
+    return None if np.isnan(numbers).all() else np.array(numbers)
 
 
 def plain_numbers(columns: dict[str, list[str]], commas: bool) -> list[str]:
@@ -272,7 +304,7 @@ def written_numbers(frame: Any, cells: np.ndarray, where: str) -> np.ndarray | N
     }
     doubts = plain_numbers(texts, commas=False)
     found = {
-        name: [number_of(cell) if cell.strip() not in ABSENT else math.nan for cell in column]
+        name: [math.nan if is_absent(cell) else number_of(cell) for cell in column]
         for name, column in texts.items()
     }
     if not found or any(None in column or all(map(is_none, column)) for column in found.values()):

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, warn
+from transfer_metrics.errors import InvalidInputError, about, warn
 from transfer_metrics.sources.tasks.label_doubts import doubts
 from transfer_metrics.sources.tasks.label_values import (
     FEW,
@@ -117,15 +117,13 @@ def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np
         kind = _decided({"y": array})
         for doubt in doubts({"y": array}, kind) if kind == "classification" else ():
             warn(doubt)
-    if kind == "multilabel":
-        return kind, _targets("y", array)
     if kind not in _KINDS:
         raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
-    array = read_texts({"y": array}, kind)["y"]
-    if kind == "regression":
-        return kind, _targets("y", array)
-    _refuse_several("y", array)
-    return kind, _numbered({"y": array}, None)[0]["y"]
+    with about("y"):
+        if kind != "classification":
+            return kind, _targets(array)
+        _refuse_several(array)
+        return kind, _numbered(read_texts({"y": array}, kind), None)[0]["y"]
 
 
 def fitted_kind(y: Any, by_type: bool = True) -> str:
@@ -140,7 +138,8 @@ def fitted_kind(y: Any, by_type: bool = True) -> str:
     array = complete_labels(array, "classification" if plain else None)
     kind = "classification" if plain and by_type else _decided({"y": array})
     if kind == "classification":
-        _refuse_several("y", array)
+        with about("y"):
+            _refuse_several(array)
         for doubt in doubts({"y": array}, kind):
             told, says, _ = doubt.partition("; say kind=")  # which no fit is told
             warn(f"{told}; {_MEASURED}" if says else doubt)
@@ -192,10 +191,10 @@ def _is_signed(array: np.ndarray) -> bool:
     return bool(known and (array == -1).any())
 
 
-def _refuse_several(where: str, array: np.ndarray) -> None:
+def _refuse_several(array: np.ndarray) -> None:
     if array.ndim != 1:
         raise InvalidInputError(
-            f"{where}: labels of shape {array.shape}; give one class per example (labels.argmax(1) "
+            f"labels of shape {array.shape}; give one class per example (labels.argmax(1) "
             f"where one of each row is 1, or rows are probabilities), kind='multilabel' for "
             f"several labels per example, or kind='regression' for several targets"
         )
@@ -225,9 +224,11 @@ def encode(
         named = all(
             a.dtype == object and all(isinstance(v, str) and v in titles for v in a) for a in flat
         )
-    arrays = arrays if named else read_texts(arrays, kind)
     if kind == "regression":
-        targets = {s: _targets(f"split {s!r}", a) for s, a in arrays.items()}
+        targets = {}
+        for split, array in arrays.items():
+            with about(f"split {split!r}"):
+                targets[split] = _targets(array)
         if len({target.shape[1:] for target in targets.values()}) > 1:
             told = ", ".join(f"{split} {target.shape}" for split, target in targets.items())
             raise InvalidInputError(
@@ -238,8 +239,10 @@ def encode(
                 "split 'train': all labels are equal; there is nothing to predict"
             )
         return kind, targets, ()
+    arrays = arrays if named else read_texts(arrays, kind)
     for split, array in arrays.items():
-        _refuse_several(f"split {split!r}", array)
+        with about(f"split {split!r}"):
+            _refuse_several(array)
     numbered, names = _numbered(arrays, classes)
     present = np.unique(numbered["train"]).tolist() if "train" in numbered else []
     if "train" in numbered and len(present) < 2:
@@ -333,20 +336,20 @@ def _several(
     return {split: array.astype(np.float64) for split, array in arrays.items()}, names
 
 
-def _targets(where: str, array: np.ndarray) -> np.ndarray:
+def _targets(array: np.ndarray) -> np.ndarray:
     if array.dtype == object:
         numbers = [number_of(v) if isinstance(v, str) else v for v in array]
         for row, number in enumerate(numbers):
             if not isinstance(number, (int, float)):
                 raise InvalidInputError(
-                    f"{where}: regression needs numbers as labels, and example {row} has "
+                    f"regression needs numbers as labels, and example {row} has "
                     f"{array[row]!r}; leave it out, or say kind=classification"
                 )
         array = np.array(numbers, dtype=np.float64)
     targets = array.astype(np.float64)
     if targets.ndim not in (1, 2) or not np.isfinite(targets).all():
         raise InvalidInputError(
-            f"{where}: targets must be finite numbers of shape (N,) or (N, K), not "
+            f"targets must be finite numbers of shape (N,) or (N, K), not "
             f"{targets.shape}{'' if np.isfinite(targets).all() else ' with infinite values'}"
         )
     return targets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import re
@@ -12,18 +11,19 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.foreign_files import check_rows, foreign
-from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
+from transfer_metrics.sources.tasks.foreign_files import foreign
+from transfer_metrics.sources.tasks.label_values import is_absent, number_of, read_numbers
 from transfer_metrics.sources.tasks.parquet import read_parquet
 from transfer_metrics.sources.tasks.paths import existing
 from transfer_metrics.sources.tasks.separated_values import read_separated
 from transfer_metrics.sources.tasks.table_cells import Holds, Table
-from transfer_metrics.untrusted import TABLE, parse_json, read_text
+from transfer_metrics.untrusted import TABLE, parse_json, read_text, visible
 
-_TRUTH = {"true": 1.0, "false": 0.0}
 _MOST_LOOKED_AT = 1000
 _MOST_CELLS = 100_000_000
 """Rows times columns of a table in JSON, where a short line can add a column to all others."""
+_RECORDS = "write one object per row, as frame.to_json(path, orient='records') writes it"
+_OF_WORDS = ("tokens", "words")
 _OF_JSON = (".json", ".jsonl", ".ndjson")
 _JSON = re.compile(r"\s*(\{|\[\s*[\{\[])")
 
@@ -79,7 +79,7 @@ def _json_lines(text: str, bare: bool) -> dict[str, list[Any]]:
     rows = [row for _, row in numbered]
     if bare and not any(isinstance(row, dict) for row in rows):
         return {"0": rows}
-    check_rows(rows)
+    _check_rows(rows)
     for number, row in numbered:
         if not isinstance(row, dict):
             raise ValueError(f"{'row' if listed else 'line'} {number} is no object")
@@ -87,6 +87,33 @@ def _json_lines(text: str, bare: bool) -> dict[str, list[Any]]:
     if len(columns) * len(rows) > _MOST_CELLS:
         raise ValueError(f"its {len(rows)} rows have {len(columns)} different names of columns")
     return {column: [row.get(column) for row in rows] for column in columns}
+
+
+def _check_rows(rows: Sequence[Any]) -> None:
+    """A ValueError for what JSON has in place of an object per example, with what it is."""
+    if rows and all(isinstance(row, list) for row in rows):
+        raise ValueError(f"its rows are lists without names of columns; {_RECORDS}")
+    row = rows[0] if len(rows) == 1 else None
+    if not isinstance(row, dict) or not row:
+        return
+    if isinstance(row.get("images"), list) and isinstance(row.get("annotations"), list):
+        raise ValueError(
+            "it holds annotations of COCO, which are of parts of images; give a folder with one "
+            "folder per class, or a .csv of file names and labels, with a column for each"
+        )
+    values = list(row.values())
+    if isinstance(row.get("data"), list) and {"columns", "schema"} & row.keys():
+        raise ValueError(f"its columns are apart from its rows; {_RECORDS}")
+    if all(isinstance(value, dict) for value in values):
+        raise ValueError(f"it is one object of objects; {_RECORDS}")
+    lists = {key: value for key, value in row.items() if isinstance(value, list)}
+    inner = [key for key, value in lists.items() if value and isinstance(value[0], dict)]
+    if len(inner) == 1:
+        raise ValueError(
+            f"its rows are within {visible(inner[0])!r}; write that list alone into the file"
+        )
+    if len(lists) == len(row) > 1 and not row.keys() & {*_OF_WORDS}:
+        raise ValueError(f"it is one object of whole columns; {_RECORDS}")
 
 
 class _TextTable(Table):
@@ -128,15 +155,12 @@ class _TextTable(Table):
         return self._cells[column]
 
     def odd_row(self, column: str) -> int | None:
-        def is_there(cell: Any) -> bool:
-            return not isinstance(cell, str) or cell.strip() not in ABSENT
-
         def is_odd(cell: Any) -> bool:
-            return isinstance(cell, str) and is_there(cell) and number_of(cell) is None
+            return isinstance(cell, str) and not is_absent(cell) and number_of(cell) is None
 
         cells = self._cells[column]
-        start = cells[:_MOST_LOOKED_AT]
-        if 2 * sum(map(is_odd, start)) >= sum(map(is_there, start)):
+        start = [cell for cell in cells[:_MOST_LOOKED_AT] if not is_absent(cell)]
+        if 2 * sum(map(is_odd, start)) >= len(start):
             return None
         return next((row for row, cell in enumerate(cells) if is_odd(cell)), None)
 
@@ -154,7 +178,7 @@ class _TextTable(Table):
 
     def _read(self, column: str) -> np.ndarray | None:
         if column not in self._numbers:
-            self._numbers[column] = _read_numbers(self._cells[column])
+            self._numbers[column] = read_numbers(self._cells[column])
         return self._numbers[column]
 
     def _whole(self, column: str) -> np.ndarray:
@@ -167,42 +191,10 @@ class _TextTable(Table):
                 raise InvalidInputError(
                     f"row {row} has nothing in column {column!r}; fill it or leave the row out"
                 )
-            if cell.strip() in ABSENT or number_of(cell) is None:
+            if is_absent(cell) or number_of(cell) is None:
                 cure = "leave the column out" if values is None else "fill it, or leave it out"
                 raise InvalidInputError(
                     f"row {row} has {cell!r} in column {column!r}, which is "
                     f"no number; {cure} with ?features=…"
                 )
         raise InvalidInputError(f"column {column!r} holds no numbers or vectors of one length")
-
-
-def _read_numbers(cells: Sequence[Any]) -> np.ndarray | None:
-    """Cells as float64, NaN where there is nothing; None where some are no numbers, or all absent.
-
-    A column of which all texts are true or false, in any case, is one of 1 and 0. Lists of numbers,
-    all of one length, are vectors (N, D).
-    """
-    if all(isinstance(cell, list) for cell in cells):
-        plain = all(type(number) in (int, float) for cell in cells for number in cell)
-        even = len({*map(len, cells)}) == 1
-        return np.array(cells, np.float64) if plain and even and cells[0] else None
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
-        values = np.array(list(map(float, cells)))
-        # What Python reads as a number and nobody else writes.
-        odd = (isinstance(cell, str) and ("_" in cell or not cell.isascii()) for cell in cells)
-        if not any(odd):
-            return values
-    text = next((cell for cell in cells if isinstance(cell, str)), "")
-    if text.strip().lower() in _TRUTH:
-        truths = [_TRUTH.get(str(cell).strip().lower()) for cell in cells]
-        return None if None in truths else np.array(truths, np.float64)
-    numbers = []
-    for cell in cells:
-        number = number_of(cell) if isinstance(cell, str) else cell
-        if cell is None or (number is None and cell.strip() in ABSENT):
-            number = np.nan
-        if not isinstance(number, (int, float)):
-            return None
-        # By its text, which may be of a whole number beyond those of float64.
-        numbers.append(float(str(int(number) if isinstance(number, bool) else number)))
-    return None if np.isnan(numbers).all() else np.array(numbers)

@@ -13,7 +13,7 @@ from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.assembly import in_one_order, make_task, words_task
 from transfer_metrics.sources.tasks.column_roles import Asked, Roles, find_roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
-from transfer_metrics.sources.tasks.label_values import ABSENT
+from transfer_metrics.sources.tasks.label_values import is_absent
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.pairing import counting
 from transfer_metrics.sources.tasks.sequences import some
@@ -106,7 +106,7 @@ def task_of(
             titles = table.cells(roles.titles)
             classes = _titles(labels, titles)
             given = zip(labels, titles, strict=True)
-            labels = [y if _is_blank(y) else title for y, title in given] if classes else labels
+            labels = [y if is_absent(y) else title for y, title in given] if classes else labels
         for split, index in roles.rows(table).items():
             read[split] = _some(examples, index)
             numbered[split] = ([labels[i] for i in index], classes)
@@ -161,7 +161,7 @@ def _some(examples: Any, index: np.ndarray) -> Sequence[Any]:
 
 def _titles(labels: Sequence[Any], titles: Sequence[str]) -> list[str] | None:
     """Names of the classes in the order of their labels, if each label has one name."""
-    pairs = {pair for pair in zip(labels, titles, strict=True) if not _is_blank(pair[0])}
+    pairs = {pair for pair in zip(labels, titles, strict=True) if not is_absent(pair[0])}
     if not len(pairs) == len({p[0] for p in pairs}) == len({p[1] for p in pairs}):
         return None
     names = dict(pairs)
@@ -169,7 +169,3 @@ def _titles(labels: Sequence[Any], titles: Sequence[str]) -> list[str] | None:
         return [names[label] for label in sorted(names, key=float)]
     except (TypeError, ValueError):
         return [names[label] for label in sorted(names, key=str)]
-
-
-def _is_blank(label: Any) -> bool:
-    return label is None or label != label or str(label).strip() in ABSENT
