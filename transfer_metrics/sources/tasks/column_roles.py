@@ -84,6 +84,33 @@ class Roles:
     titles: str | None
     understood: Understood
 
+    @classmethod
+    def of(cls, table: Table, asked: Asked) -> Roles:
+        """Decide what every column is; it is an error where that is not clear."""
+        split = asked.split or _split_column(table, asked)
+        table.require([split] if split else [])
+        holds = {column: table.holds(column) for column in table.columns}
+        words = asked.words
+        if not asked.text and not asked.image:
+            words = words or next((c for c in _SENTENCES if holds.get(c) == "lists"), None)
+        if words:
+            roles = _word_roles(table, words, asked.label, split)
+        else:
+            roles = _row_roles(table, asked, split, holds)
+        used = (*roles.labels, *roles.understood.inputs)
+        if told := [column for column in roles.labels if column in roles.understood.inputs]:
+            raise InvalidInputError(
+                f"column {told[0]!r} is the label, and models would read it as "
+                f"well; say label= and another column, or name other inputs"
+            )
+        flags = [c for c in table.columns if plain_name(c) in _FLAGS and c not in used]
+        doubts = [
+            f"column {column!r} may say which rows are for training, and all of them are taken for "
+            f"it; write train and test into a column that is called split"
+            for column in (flags if split is None else ())
+        ]
+        return replace(roles, understood=roles.understood.plus(suspicions=doubts))
+
     def rows(self, table: Table) -> Mapping[str, np.ndarray]:
         """Rows of a table by split: by the column that says it, or by its files."""
         if self.split is None:
@@ -97,33 +124,6 @@ class Roles:
                 f"{self.split!r}, which says the split; fill it, or leave the row out"
             )
         return {str(part): np.flatnonzero(names == part) for part in dict.fromkeys(names.tolist())}
-
-
-def find_roles(table: Table, asked: Asked) -> Roles:
-    """Decide what every column is; it is an error where that is not clear."""
-    split = asked.split or _split_column(table, asked)
-    table.require([split] if split else [])
-    holds = {column: table.holds(column) for column in table.columns}
-    words = asked.words
-    if not asked.text and not asked.image:
-        words = words or next((c for c in _SENTENCES if holds.get(c) == "lists"), None)
-    if words:
-        roles = _word_roles(table, words, asked.label, split)
-    else:
-        roles = _row_roles(table, asked, split, holds)
-    used = (*roles.labels, *roles.understood.inputs)
-    if told := [column for column in roles.labels if column in roles.understood.inputs]:
-        raise InvalidInputError(
-            f"column {told[0]!r} is the label, and models would read it as "
-            f"well; say label= and another column, or name other inputs"
-        )
-    flags = [c for c in table.columns if plain_name(c) in _FLAGS and c not in used]
-    doubts = [
-        f"column {column!r} may say which rows are for training, and all of them are taken for it; "
-        f"write train and test into a column that is called split"
-        for column in (flags if split is None else ())
-    ]
-    return replace(roles, understood=roles.understood.plus(suspicions=doubts))
 
 
 def _split_column(table: Table, asked: Asked) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError, TransferMetricsError, warn
+from transfer_metrics.errors import InvalidInputError, TransferMetricsError, about, warn
 from transfer_metrics.naming import a_type
 from transfer_metrics.sources.example import (
     FloatMaps,
@@ -38,8 +38,6 @@ from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES
 from transfer_metrics.sources.tasks.sequences import Examples, Files, ImageArray, Rows
 from transfer_metrics.untrusted import visible
 
-_FIRST = 10
-"""Files that are named of which one must be there."""
 _READ_TWICE = 8
 """Examples of a dataset of which it is seen whether they are the same when read again."""
 _LOST = 0.01
@@ -340,12 +338,8 @@ def _named_files(values: Any, where: str) -> Files | None:
         ends = (isinstance(v, (str, os.PathLike)) and os.fspath(v).lower() for v in values)
         if all(end and end.endswith(FILE_SUFFIXES[noun]) for end in ends):
             paths = [Path(value).expanduser() for value in values]
-            if not any(path.is_file() for path in paths[:_FIRST]):
-                raise InvalidInputError(
-                    f"{where}: there is no file {str(paths[0])!r}, seen from {os.getcwd()!r}; "
-                    f"check the paths"
-                )
-            return Files(paths, modality)
+            with about(where):
+                return Files.named(paths, modality, f", seen from {os.getcwd()!r}; check the paths")
     return None
 
 

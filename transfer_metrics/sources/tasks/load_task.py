@@ -23,7 +23,7 @@ from transfer_metrics.sources.tasks.in_memory import as_examples, from_dataset
 from transfer_metrics.sources.tasks.label_values import number_of
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.library_tasks import SKLEARN, from_hub, loader_of
-from transfer_metrics.sources.tasks.pairing import check_columns, check_pairs, counting
+from transfer_metrics.sources.tasks.pairing import check_pairs, counting
 from transfer_metrics.sources.tasks.paths import usual_splits
 from transfer_metrics.sources.tasks.sequences import Rows
 from transfer_metrics.sources.tasks.subtasks import Cut
@@ -212,13 +212,32 @@ def _in_memory(
         raise InvalidInputError("bio= applies to words with a label each only; leave it out")
     pairs = {s: part for s, part in splits.items() if isinstance(part, (tuple, list)) and part}
     for place in (0, 1):
-        check_columns({split: part[place] for split, part in pairs.items() if len(part) == 2})
+        _check_columns({split: part[place] for split, part in pairs.items() if len(part) == 2})
     read = {split: _part(part, f"task {name!r}") for split, part in splits.items()}
     labels_of, named = in_one_order({split: part[1:] for split, part in read.items()})
     found = {split: (examples, labels_of[split]) for split, (examples, *_) in read.items()}
     classes = named if classes is None else classes
     understood = _columns_of(pairs["train"][0], found["train"][0]) if "train" in pairs else None
     return make_task(name, found, kind, classes, missing, understood)
+
+
+def _check_columns(frames: Mapping[str, Any]) -> None:
+    """Refuse data frames of several splits whose columns have other names or another order."""
+    named = {
+        split: [*x.columns] for split, x in frames.items() if hasattr(x, "iloc") and x.ndim == 2
+    }
+    for split, columns in named.items():
+        first, wanted = next(iter(named.items()))
+        if columns != wanted:
+            place = next(
+                (i for i, c in enumerate(columns) if c not in wanted[i : i + 1]), len(columns)
+            )
+            here, there = (repr((c[place : place + 1] or ["none"])[0]) for c in (columns, wanted))
+            raise InvalidInputError(
+                f"splits {first!r} and {split!r} have other columns, or another order: column "
+                f"{place} is {there} in {first!r} and {here} in {split!r}; give both the same, "
+                f"such as by {split}[{first}.columns]"
+            )
 
 
 def _columns_of(frame: Any, examples: Sequence[Any]) -> Understood | None:

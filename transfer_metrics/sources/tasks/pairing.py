@@ -29,25 +29,6 @@ _LOOKED_AT = 64
 """Rows that a column has to agree with before all are compared."""
 
 
-def check_columns(frames: Mapping[str, Any]) -> None:
-    """Refuse data frames of several splits whose columns have other names or another order."""
-    named = {
-        split: [*x.columns] for split, x in frames.items() if hasattr(x, "iloc") and x.ndim == 2
-    }
-    for split, columns in named.items():
-        first, wanted = next(iter(named.items()))
-        if columns != wanted:
-            place = next(
-                (i for i, c in enumerate(columns) if c not in wanted[i : i + 1]), len(columns)
-            )
-            here, there = (repr((c[place : place + 1] or ["none"])[0]) for c in (columns, wanted))
-            raise InvalidInputError(
-                f"splits {first!r} and {split!r} have other columns, or another order: column "
-                f"{place} is {there} in {first!r} and {here} in {split!r}; give both the same, "
-                f"such as by {split}[{first}.columns]"
-            )
-
-
 def check_pairs(X: Any, y: Any, names: tuple[str, str] = ("X", "y")) -> None:
     """Refuse features and labels that are swapped, and rows of pandas whose labels tell otherwise.
 

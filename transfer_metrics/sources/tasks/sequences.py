@@ -26,6 +26,9 @@ from transfer_metrics.sources.preprocess import array_to_image
 from transfer_metrics.sources.tasks.paths import inside
 from transfer_metrics.untrusted import PICTURE, read_bytes
 
+_TRIED = 10
+"""Files that are named of which one must be there."""
+
 
 class Examples(Sequence[Any]):
     """Base of sequences: integer access only, decoded when asked for.
@@ -110,6 +113,13 @@ class Files(Examples):
 
     paths: Sequence[Path]
     modality: Modality = "image"
+
+    @classmethod
+    def named(cls, paths: Sequence[Path], modality: Modality, cure: str) -> Files:
+        """Files that somebody named, of which one of the first must be there."""
+        if not any(path.is_file() for path in paths[:_TRIED]):
+            raise InvalidInputError(f"there is no file {str(paths[0])!r}{cure}")
+        return cls(paths, modality)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -8,13 +8,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from transfer_metrics.errors import InvalidInputError
+from transfer_metrics.errors import InvalidInputError, about
 from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, inside
 from transfer_metrics.sources.tasks.sequences import Files
 
 OF_SOUNDS = "sounds; write them as WAV files, one folder per class, and give audiofolder:FOLDER"
-_TRIED = 10
-"""Files that are named of which one must be there."""
 
 Holds = Literal["numbers", "text", "lists", "images", "paths", "other"]
 
@@ -104,9 +102,8 @@ class Table(Protocol):
             if not cell:
                 raise InvalidInputError(f"{where}: row {row} names no file; leave the row out")
             paths.append(inside(folder, cell, f"{where}: row {row}"))
-        if not any(path.is_file() for path in paths[:_TRIED]):
-            raise InvalidInputError(
-                f"{where}: there is no file {str(paths[0])!r}; say root=FOLDER, the one that the "
-                f"paths start at, or ?image= and another column"
+        with about(where):
+            cure = (
+                "; say root=FOLDER, the one that the paths start at, or ?image= and another column"
             )
-        return Files(paths)
+            return Files.named(paths, "image", cure)

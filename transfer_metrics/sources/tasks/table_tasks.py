@@ -11,7 +11,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
 from transfer_metrics.sources.tasks.assembly import in_one_order, make_task, words_task
-from transfer_metrics.sources.tasks.column_roles import Asked, Roles, find_roles
+from transfer_metrics.sources.tasks.column_roles import Asked, Roles
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.label_values import is_absent
 from transfer_metrics.sources.tasks.labels import Kind
@@ -70,7 +70,7 @@ def task_of(
     missing: str = "skip",
 ) -> Task:
     """The task of tables of the same columns, each with splits of its own; the first decides."""
-    roles = find_roles(tables[0], asked)
+    roles = Roles.of(tables[0], asked)
     label, inputs, understood = roles.understood.label, roles.understood.inputs, roles.understood
     lacking = [t for t in tables[1:] if not {*roles.labels} & {*t.columns} and t.splits]
     for table in lacking:

@@ -147,16 +147,16 @@ def _name_columns(numbers: np.ndarray, table: Table) -> bool:
     steps = np.diff(numbers)
     if numbers[0] == 0 and (steps == 1).all():
         return True
+    if (steps <= 0).any():
+        return False
     try:
         below = table.numbers(table.columns[-len(numbers) :])[1:]
     except InvalidInputError:  # which is told of when they are read
         return False
-    if (steps <= 0).any() or not len(below):
-        return False
     whole = bool((numbers % 1 == 0).all())
     if whole and (len(numbers) > 2 or steps[0] == 1) and (below % 1 != 0).any(axis=0).all():
         return True
-    if len(numbers) < SPECTRUM or (np.diff(below, axis=1) > 0).all(axis=1).any():
+    if len(numbers) < SPECTRUM or not len(below) or (np.diff(below, axis=1) > 0).all(axis=1).any():
         return False
     beyond = numbers[0] > below.max() or numbers[-1] < below.min()
     return bool(beyond or (not whole and np.allclose(steps, steps.mean(), rtol=_EVEN)))
