@@ -12,8 +12,13 @@ from urllib.parse import parse_qsl, urlencode
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import checked_name
 from transfer_metrics.registry import resolve
-from transfer_metrics.sources.tasks.foreign_files import foreign, refuse_address
-from transfer_metrics.sources.tasks.paths import FILE_SUFFIXES, files_below, is_litter
+from transfer_metrics.sources.tasks.paths import (
+    FILE_SUFFIXES,
+    files_below,
+    foreign,
+    is_litter,
+    refuse_address,
+)
 from transfer_metrics.syntax import call_options, cut, unquoted
 
 # Tables are made of scores of models, so what reads one is found when it is asked for.

@@ -21,10 +21,9 @@ from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.naming import a_type
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.tasks.assembly import make_task
-from transfer_metrics.sources.tasks.foreign_files import foreign
 from transfer_metrics.sources.tasks.in_memory import as_examples
 from transfer_metrics.sources.tasks.labels import Kind
-from transfer_metrics.sources.tasks.paths import existing, usual_splits
+from transfer_metrics.sources.tasks.paths import existing, foreign, usual_splits
 from transfer_metrics.sources.tasks.sequences import StoredImages
 from transfer_metrics.sources.tasks.task import Task, Understood
 from transfer_metrics.untrusted import DEEPEST, check_unpacked

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.sources.tasks.foreign_files import foreign
 from transfer_metrics.sources.tasks.label_values import is_absent, number_of, read_numbers
 from transfer_metrics.sources.tasks.parquet import read_parquet
-from transfer_metrics.sources.tasks.paths import existing
+from transfer_metrics.sources.tasks.paths import existing, foreign
 from transfer_metrics.sources.tasks.separated_values import read_separated
 from transfer_metrics.sources.tasks.table_cells import Holds, Table
 from transfer_metrics.untrusted import TABLE, parse_json, read_text, visible

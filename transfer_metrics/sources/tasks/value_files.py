@@ -11,9 +11,9 @@ import numpy as np
 from transfer_metrics.errors import InvalidInputError, about, warn
 from transfer_metrics.sources.tasks.array_files import read_arrays
 from transfer_metrics.sources.tasks.column_roles import OF_INDEX, unused
-from transfer_metrics.sources.tasks.foreign_files import foreign, refuse_address
 from transfer_metrics.sources.tasks.label_values import ABSENT, number_of
 from transfer_metrics.sources.tasks.pairing import check_row_names, counting
+from transfer_metrics.sources.tasks.paths import foreign, refuse_address
 from transfer_metrics.sources.tasks.separated_values import SPECTRUM
 from transfer_metrics.sources.tasks.table_cells import Table
 from transfer_metrics.sources.tasks.table_files import read_table
