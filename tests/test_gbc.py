@@ -177,7 +177,7 @@ def test_errors_say_what_to_do():
     x, y = features()
     with pytest.raises(InvalidInputError, match="at least two classes"):
         tm.gbc(x, np.zeros(len(x), dtype=int))
-    with pytest.raises(InvalidInputError, match="covariance must be one of"):
+    with pytest.raises(InvalidInputError, match="give 'spherical' or 'diagonal' or 'full'"):
         tm.gbc(x, y, covariance="tied")
     with pytest.raises(InvalidInputError, match="must be positive"):
         tm.gbc(x, y, floor=0.0)

@@ -6,7 +6,7 @@ import ast
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal  # noqa: F401  the latter for a doctest
 
 from transfer_metrics.errors import InvalidInputError
 
@@ -56,25 +56,39 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_kinds(function: Callable[..., Any], given: Mapping[str, Any], what: str) -> None:
-    """Refuse options of another type than the signature has, where it is one of ``_KINDS``.
+    """Refuse options that the signature does not have, if it says one of ``_KINDS`` or texts.
 
-    >>> def fit(steps: int = 500): ...
+    >>> def fit(steps: int = 500, by: Literal["size", "age"] | None = None): ...
     >>> check_kinds(fit, {"steps": "many"}, "head 'mine'")
     Traceback (most recent call last):
     transfer_metrics.errors.InvalidInputError: head 'mine': steps='many'; give a whole number, \
 such as steps=500
+    >>> check_kinds(fit, {"by": "sise"}, "head 'mine'")
+    Traceback (most recent call last):
+    transfer_metrics.errors.InvalidInputError: head 'mine': by='sise'; give 'size' or 'age' or \
+None, such as by=None
     """
     for name, option in inspect.signature(function).parameters.items():
         kind = option.annotation
         kinds = (kind if isinstance(kind, str) else inspect.formatannotation(kind)).split(" | ")
-        if name not in given or not _KINDS.keys() >= {*kinds}:
+        known = [_kind_of(kind) for kind in kinds]
+        if name not in given or None in known:
             continue
-        if not any(_KINDS[kind][0](given[name]) for kind in kinds):
-            wanted = " or ".join(_KINDS[kind][1] for kind in kinds)
+        if not any(kind and kind[0](given[name]) for kind in known):
+            wanted = " or ".join(kind[1] for kind in known if kind)
             raise InvalidInputError(
                 f"{what}: {name}={given[name]!r:.60}; give {wanted}, such as "
                 f"{name}={option.default!r:.60}"
             )
+
+
+def _kind_of(annotation: str) -> tuple[Callable[[Any], bool], str] | None:
+    """What tells values of a kind, and what it is called; also one of the texts of a Literal."""
+    _, is_literal, texts = annotation.partition("Literal[")
+    if not is_literal:
+        return _KINDS.get(annotation)
+    choices = ast.literal_eval(f"[{texts}")
+    return lambda v: isinstance(v, str) and v in choices, " or ".join(map(repr, choices))
 
 
 def cut(text: str, mark: str) -> tuple[str, str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from transfer_metrics.errors import InvalidInputError, warn
@@ -16,7 +18,12 @@ _REFERENCE = "Gholami et al., ETran: Energy-Based Transferability Estimation, IC
     tasks=("classification", "regression"),
     reference=_REFERENCE,
 )
-def energy(statistic: FeatureSample, *, tail: str | None = "lowest", percent: float = 0.5) -> float:
+def energy(
+    statistic: FeatureSample,
+    *,
+    tail: Literal["lowest", "highest"] | None = "lowest",
+    percent: float = 0.5,
+) -> float:
     """Energy score: mean of ``log Σ_d exp(x_nd)`` over the examples in one tail of it.
 
     ``-log Σ exp`` of a classifier's logits is the energy of an input, low for data like those it
@@ -56,8 +63,6 @@ def energy(statistic: FeatureSample, *, tail: str | None = "lowest", percent: fl
     >>> round(energy([[0.0, 0.0], [1.0, 1.0]], [0, 1]), 6)
     0.693147
     """
-    if tail not in ("lowest", "highest", None):
-        raise InvalidInputError(f"tail must be 'lowest', 'highest' or None, not {tail!r}")
     if not 0 < percent <= 100:
         raise InvalidInputError(f"percent must lie in (0, 100], not {percent!r}")
     values = torch.logsumexp(statistic.x, dim=1)

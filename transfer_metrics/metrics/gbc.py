@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,6 @@ from transfer_metrics.statistics import ClassMoments, Scatter
 from transfer_metrics.statistics.influence import Influence
 from transfer_metrics.statistics.linalg import product
 
-_COVARIANCES = ("spherical", "diagonal", "full")
 # Numbers that the differences or covariances of one block of pairs may take: 2 MiB.
 _BLOCK = 2**18
 
@@ -62,7 +62,7 @@ def _slopes(influence: Influence, *, covariance: str, dim: int, floor: float) ->
 def gbc(
     statistic: ClassMoments,
     *,
-    covariance: str = "spherical",
+    covariance: Literal["spherical", "diagonal", "full"] = "spherical",
     dim: int = 64,
     floor: float = 1e-4,
 ) -> float:
@@ -111,8 +111,6 @@ def gbc(
     >>> round(gbc(*load_iris(return_X_y=True)), 6)
     -0.330088
     """
-    if covariance not in _COVARIANCES:
-        raise InvalidInputError(f"covariance must be one of {_COVARIANCES}, not {covariance!r}")
     if dim < 1 or not 0 < floor < math.inf:
         raise InvalidInputError(f"dim and floor must be positive, not {dim!r} and {floor!r}")
     present = statistic.present

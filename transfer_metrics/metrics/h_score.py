@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import torch
@@ -106,7 +107,9 @@ def _intensity_slopes(influence: Influence, joint: Tensor) -> Tensor:
     ),
     invariant=("scale", "shift", "rotation"),
 )
-def h_score(statistic: ClassMoments, *, shrinkage: str | float | None = "ledoit_wolf") -> float:
+def h_score(
+    statistic: ClassMoments, *, shrinkage: float | Literal["ledoit_wolf"] | None = "ledoit_wolf"
+) -> float:
     """H-score ``tr(Σ⁻¹ Σ_b)``, by default with a shrunk covariance.
 
     ``Σ`` is the covariance of the features and ``Σ_b`` that of their class means, one per example;
@@ -154,10 +157,8 @@ def h_score(statistic: ClassMoments, *, shrinkage: str | float | None = "ledoit_
         intensity = 0.0
     elif shrinkage == "ledoit_wolf":
         intensity = _ledoit_wolf(statistic)
-    elif isinstance(shrinkage, str) or not 0 <= shrinkage <= 1:
-        raise InvalidInputError(
-            f"shrinkage must be 'ledoit_wolf', None or a number in [0, 1], not {shrinkage!r}"
-        )
+    elif not 0 <= shrinkage <= 1:
+        raise InvalidInputError(f"shrinkage must be a number in [0, 1], not {shrinkage!r}")
     else:
         intensity = float(shrinkage)
     if intensity == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ def parc(
     statistic: FeatureSample,
     *,
     dim: int = 32,
-    distance: str = "correlation",
+    distance: Literal["correlation", "cosine"] = "correlation",
     limit: int = 2000,
     seed: int = 0,
 ) -> float:
@@ -190,8 +191,6 @@ def parc(
     >>> round(parc(*load_iris(return_X_y=True)), 4)
     32.5934
     """
-    if distance not in ("correlation", "cosine"):
-        raise InvalidInputError(f"distance must be 'correlation' or 'cosine', not {distance!r}")
     if dim < 1 or limit < 3:
         raise InvalidInputError(f"parc needs dim >= 1 and limit >= 3, not {dim!r} and {limit!r}")
     scores, labels = _scores(statistic, dim).cpu().numpy(), statistic.y.cpu().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +26,11 @@ _FEW_DIGITS = 1e-8
     invariant=("scale", "rotation"),
 )
 def knn(
-    statistic: FeatureSample, *, k: int = 5, distance: str = "cosine", balanced: bool = False
+    statistic: FeatureSample,
+    *,
+    k: int = 5,
+    distance: Literal["cosine", "l2"] = "cosine",
+    balanced: bool = False,
 ) -> Estimate:
     """Leave-one-out accuracy of the k nearest neighbours; R² of their mean in regression.
 
@@ -86,8 +91,6 @@ def knn(
     >>> knn([[0.0], [1.0], [2.0]], [0, 0, 1], k=1, distance="l2")  # 1.0 is as near to both
     0.5
     """
-    if distance not in ("cosine", "l2"):
-        raise InvalidInputError(f"distance must be 'cosine' or 'l2', not {distance!r}")
     if not 1 <= k < statistic.n:
         raise InvalidInputError(
             f"k={k} neighbours cannot be found among {statistic.n} examples; use a k from 1 to "

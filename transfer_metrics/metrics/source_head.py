@@ -6,6 +6,7 @@ import functools
 import heapq
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -168,7 +169,7 @@ def nleep(
     *,
     share: float = 0.8,
     components_per_class: int = 5,
-    covariance: str = "diag",
+    covariance: Literal["diag", "spherical", "full"] = "diag",
     floor: float = 1e-3,
     tol: float = 1e-3,
     rounds: int = 100,
@@ -219,10 +220,6 @@ def nleep(
     >>> round(nleep(*load_iris(return_X_y=True)), 4)
     -0.1259
     """
-    if covariance not in ("diag", "spherical", "full"):
-        raise InvalidInputError(
-            f"covariance must be 'diag', 'spherical' or 'full', not {covariance!r}"
-        )
     if not 0 < share <= 1:
         raise InvalidInputError(f"share must lie in (0, 1], got {share}")
     if components_per_class < 1 or rounds < 1 or floor <= 0 or tol < 0:
