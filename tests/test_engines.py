@@ -179,9 +179,10 @@ def test_an_item_that_cannot_be_read_in_a_worker_says_why(tmp_path: Path) -> Non
     assert found == {0: Lost("ValueError: cannot be read here")}
 
 
-def test_workers_take_turns_on_gpus_and_share_the_threads(tmp_path: Path) -> None:
-    names = ["CUDA_VISIBLE_DEVICES"] * 4
-    found = dict(map_reduce("processes", Environment(tmp_path), names, [1] * 4, workers=2, gpus=2))
+def test_workers_take_turns_on_gpus_and_share_the_threads(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    names, options = ["CUDA_VISIBLE_DEVICES"] * 4, {"workers": 2, "device": "cuda"}
+    found = dict(map_reduce("processes", Environment(tmp_path), names, [1] * 4, **options))
     seen = [result for results in found.values() for result in results]
     assert {gpu for gpu, _ in seen} == {"0", "1"}
     share = max(1, (os.cpu_count() or 1) // 2)

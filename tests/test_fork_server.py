@@ -21,8 +21,7 @@ from tests.engine_works import Squares, Warned, notes_of, tell
 from transfer_metrics import fork_server
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.fork_server import _IMPORTED, ForkServer, can_fork
-from transfer_metrics.ranking.engines import map_reduce
-from transfer_metrics.ranking.rank import chosen_engine
+from transfer_metrics.ranking.engines import chosen_engine, map_reduce
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.threads import running_with
 

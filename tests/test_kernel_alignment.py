@@ -253,7 +253,7 @@ def test_parc_refuses_what_has_no_correlation():
     with pytest.raises(InvalidInputError, match="1 principal components"):
         tm.parc(x[:, :1], y)
     assert math.isfinite(tm.parc(x[:, :1], y, distance="cosine"))
-    with pytest.raises(InvalidInputError, match="give .correlation. or .cosine."):
+    with pytest.raises(InvalidInputError, match="give 'correlation' or 'cosine'"):
         tm.parc(x, y, distance="l2")
     with pytest.raises(InvalidInputError, match="limit >= 3"):
         tm.parc(x, y, limit=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 import transfer_metrics as tm
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning, UnsupportedTaskError
-from transfer_metrics.metrics.base import METRICS
+from transfer_metrics.metrics.base import METRICS, get_metric
 from transfer_metrics.metrics.probes import _RIDGE_PATH
 from transfer_metrics.threads import running_with
 
@@ -434,6 +435,19 @@ def test_a_metric_in_ten_lines_works_everywhere():
         from transfer_metrics.metrics.base import METRICS
 
         METRICS.unregister("fisher")
+
+
+@pytest.mark.parametrize("name", tm.list_metrics())
+def test_options_that_are_one_of_several_texts_are_known_before_any_work(name):
+    signature = inspect.signature(get_metric(name).fn)
+    for option in signature.parameters.values():
+        if "Literal" in str(option.annotation):
+            with pytest.raises(InvalidInputError, match=rf"{option.name}='none of them'; give "):
+                tm.rank_models(
+                    "no-such-model", "no-such-task", f"{name}({option.name}='none of them')"
+                )
+        elif str(option.annotation).startswith("str"):
+            raise AssertionError(f"{name} does not say which texts {option.name} may be")
 
 
 def test_names_with_options_and_mistakes():

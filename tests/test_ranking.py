@@ -108,6 +108,17 @@ def test_a_failing_model_is_a_row_with_its_reason(digits):
     assert "failed" in table.format()
 
 
+@pytest.mark.parametrize("shard_size", [1024, 100], ids=["one range", "four"])
+def test_what_a_metric_of_ones_own_raises_stops_no_other_model(digits, shard_size):
+    def known_width(moments):
+        return {16: 1.0}[moments.dim]
+
+    options = {"layers": "last", "cache": "never", "progress": False, "shard_size": shard_size}
+    table = tm.rank_models(named(Net(24), Net(16)), digits, known_width, **options)
+    assert [failure["error"] for failure in table.failures] == ["KeyError: 24"]
+    assert table.best() == "net1"
+
+
 def test_a_ranking_where_all_failed_says_so(digits):
     table = rank(named(Net(fail=True)), digits)
     with pytest.raises(InvalidInputError, match="failures"):

@@ -185,7 +185,7 @@ def _scored(args: argparse.Namespace) -> tuple[str, ScoreTable]:
 
     with lasting():
         from transfer_metrics.ranking import rank_models
-        from transfer_metrics.ranking.rank import chosen_engine
+        from transfer_metrics.ranking.engines import chosen_engine
 
         models, task = _models_and_task(args)
     engine = chosen_engine(args.engine, models, args.workers, args.device)
@@ -215,8 +215,9 @@ def _foretell_ranking(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
+    from transfer_metrics.ranking.engines import chosen_engine
     from transfer_metrics.ranking.forecast import forecast
-    from transfer_metrics.ranking.rank import chosen_engine, features_first
+    from transfer_metrics.ranking.job import features_first
 
     stream = not features_first(args.stream or None, args.memory, args.keep_features, args.budget)
     models, task = _models_and_task(args)

@@ -23,7 +23,6 @@ from transfer_metrics.ranking import ScoreTable, rank_models
 from transfer_metrics.ranking.cache import POLICIES, ResultCache
 from transfer_metrics.ranking.engines import ENGINES, map_reduce
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
-from transfer_metrics.ranking.rank import gpus_of
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import candidates_of
@@ -166,7 +165,7 @@ def compare(
         contextlib.closing(
             map_reduce(  # type: ignore[type-var]
                 engine, work, candidates, parts, workers=workers,
-                gpus=gpus_of(engine, device), tick=bar.update,
+                device=device, tick=bar.update,
             )
         ) as running,
     ):  # fmt: skip

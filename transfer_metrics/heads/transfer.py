@@ -18,11 +18,10 @@ from transfer_metrics.heads.splits import with_test
 from transfer_metrics.heads.trials import Trials
 from transfer_metrics.progress import OutOfTime, WholeRun, until
 from transfer_metrics.ranking import ScoreTable, rank_models
-from transfer_metrics.ranking.engines import ENGINES
+from transfer_metrics.ranking.engines import chosen_engine
 from transfer_metrics.ranking.forecast import forecast
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.ranking.race import plan_race
-from transfer_metrics.ranking.rank import chosen_engine
 from transfer_metrics.results.record import NO_TIME
 from transfer_metrics.results.shortlist import CONFIDENCE
 from transfer_metrics.results.wording import duration, several
@@ -113,9 +112,7 @@ def transfer(
     check_metrics(metrics)
     began = clock.perf_counter()
     candidates = candidates_of(models)
-    asked = options.get("engine", "serial"), candidates, options.get("workers"), device
-    engine = chosen_engine(*asked)
-    ENGINES[engine.partition(":")[0]]
+    chosen_engine(options.get("engine", "serial"), candidates, options.get("workers"), device)
     check_whole(1, most=most)
     check_whole(0, finetune=finetune)
     loaded = load_task(task)

@@ -110,6 +110,15 @@ class Metric:
     relative: bool = False
     aside: bool = False
 
+    def __post_init__(self) -> None:
+        for name, given, known in (
+            ("requires", {self.requires}, (*_STATISTICS,)),
+            ("tasks", {*self.tasks}, _TASKS),
+            ("invariant", {*self.invariant}, _INVARIANCES),
+        ):
+            if not given <= {*known}:
+                raise InvalidInputError(f"{name} must be among {known}, not {sorted(given)}")
+
     @property
     def label(self) -> str:
         """Name with the options that differ from the defaults, as it is written in tables."""
@@ -183,6 +192,24 @@ class Metric:
         with quiet() if self.aside else nullcontext():
             return self._scored(statistic)
 
+    def of_features(self, features: Any, y: Any, kind: str | None = None) -> Estimate:
+        """Score features (N, D), or source probabilities (N, Z), with labels of some kind."""
+        found, labels = read_labels(y, kind, features)
+        numbers = as_array(y)
+        only = kind is None and found not in self.tasks and found != "multilabel"
+        if only and numbers.dtype.kind in "iuf":
+            # Whole numbers are what a metric knows that knows but one; the statistic refuses what
+            # cannot be that.
+            found = "classification" if found == "regression" else "regression"
+            labels = numbers
+        self.check_task(found)
+        if self.bins and found == "regression":
+            found, labels = "classification", quantile_bins(labels)
+        shape: tuple[int, ...] = getattr(features, "shape", ())
+        table = len(shape) == 2
+        with threads_to_score(shape[0], shape[1], self.requires) if table else nullcontext():
+            return self(build_statistic(self.requires, self.parts, found, features, labels))
+
     def _scored(self, statistic: Any) -> Estimate:
         before = _versions(statistic) if self.is_foreign else []
         try:
@@ -238,18 +265,6 @@ def _has_one_class(statistic: Any) -> bool:
     if isinstance(statistic, FeatureSample) and statistic.num_classes:
         return bool((statistic.y == statistic.y[0]).all())
     return False
-
-
-def varying(targets: Any) -> Any:
-    """Which targets (N, K), an array or tensor, differ between examples, (K,).
-
-    Of labels, 0 or 1 each, those that all examples have or none do not count.
-    """
-    same = (targets == targets[:1]).all(0)
-    labels = targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all())
-    if bool(same.all() if labels else same.any()):
-        raise InvalidInputError("a regression target is constant; there is nothing to predict")
-    return ~same
 
 
 def register_metric(
@@ -310,12 +325,6 @@ def register_metric(
     True
     >>> METRICS.unregister("separation")
     """
-    if requires not in _STATISTICS:
-        raise InvalidInputError(f"requires must be one of {tuple(_STATISTICS)}, not {requires!r}")
-    if not set(tasks) <= set(_TASKS):
-        raise InvalidInputError(f"tasks must be among {_TASKS}, not {tuple(tasks)!r}")
-    if not set(invariant) <= set(_INVARIANCES):
-        raise InvalidInputError(f"invariant must be among {_INVARIANCES}, not {tuple(invariant)!r}")
 
     def decorate(fn: Callable[..., float]) -> Callable[..., Estimate]:
         metric = Metric(
@@ -340,23 +349,7 @@ def register_metric(
             features: Any, y: Any = None, *, kind: str | None = None, **options: Any
         ) -> Estimate:
             chosen = metric.with_options(**options) if options else metric
-            if y is None:
-                return chosen(features)
-            found, labels = read_labels(y, kind, features)
-            numbers = as_array(y)
-            only = kind is None and found not in metric.tasks and found != "multilabel"
-            if only and numbers.dtype.kind in "iuf":
-                # Whole numbers are what a metric knows that knows but one; the statistic refuses
-                # what cannot be that.
-                found = "classification" if found == "regression" else "regression"
-                labels = numbers
-            metric.check_task(found)
-            if metric.bins and found == "regression":
-                found, labels = "classification", quantile_bins(labels)
-            shape: tuple[int, ...] = getattr(features, "shape", ())
-            table = len(shape) == 2
-            with threads_to_score(shape[0], shape[1], requires) if table else nullcontext():
-                return chosen(build_statistic(chosen.requires, parts, found, features, labels))
+            return chosen(features) if y is None else chosen.of_features(features, y, kind)
 
         call.metric = metric  # type: ignore[attr-defined]
         return call

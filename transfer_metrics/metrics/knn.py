@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.metrics.base import Estimate, register_metric, varying
+from transfer_metrics.metrics.base import Estimate, register_metric
 from transfer_metrics.metrics.neighbours import Neighbours, neighbours
 from transfer_metrics.statistics import FeatureSample
+from transfer_metrics.statistics.inputs import varying
 
 _EPS = torch.finfo(torch.float64).eps
 # Unit vectors that differ by less have lost half of their digits.

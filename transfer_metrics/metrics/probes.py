@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from transfer_metrics.errors import InvalidInputError
-from transfer_metrics.metrics.base import Estimate, register_metric, varying
+from transfer_metrics.metrics.base import Estimate, register_metric
 from transfer_metrics.statistics import FeatureSample
+from transfer_metrics.statistics.inputs import varying
 from transfer_metrics.statistics.linalg import product
 from transfer_metrics.threads import side_by_side, threads_for
 

@@ -13,7 +13,7 @@ from transfer_metrics.features.extract import extract
 from transfer_metrics.features.layers import memory_bytes
 from transfer_metrics.features.pooling import resolve_pool
 from transfer_metrics.progress import progress_bar
-from transfer_metrics.ranking.job import Job, extracted_layers
+from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.metric_choice import DEFAULT_METRICS, check_metrics
 from transfer_metrics.ranking.range_statistics import RangeBuilder
@@ -77,18 +77,15 @@ def forecast(
     candidates = candidates_of(models)
     task = load_task(task)
     whole = task[split]
-    chosen, _ = extracted_layers(layers)
+    job = Job.of(
+        task, metrics, layers=layers, split=split, intervals=intervals, pool=pool,
+        stored=not stream, spills=memory is None and workers == 1,
+    )  # fmt: skip
     few = np.arange(min(_TRIED, len(whole)))
     runs = (few[:2], few[:2], few, few)
     parts = [replace(task, splits={split: whole.rows(rows)}) for rows in runs]
     options = {**options, "split": split, "dtype": dtype, "progress": False}
-    job = None
-    if stream:
-        share = worker_memory(memory, workers)
-        job = Job.of(
-            task, metrics, layers=layers, split=split, intervals=intervals, pool=pool,
-            spills=memory is None and workers == 1,
-        )  # fmt: skip
+    share = worker_memory(memory, workers)
 
     def tried(candidate: Candidate) -> Forecast:
         try:
@@ -96,10 +93,10 @@ def forecast(
             taken = []
             for part in parts:
                 started = time.perf_counter()
-                store = extract(model, part, chosen, pool, **options)
+                store = extract(model, part, job.layers, pool, **options)
                 taken.append(time.perf_counter() - started)
             plan = None
-            if job is not None:
+            if stream:
                 builder = RangeBuilder(job, job.extraction(model), job.metrics, share)
                 plan = None if builder.spills else builder.plan
         except TransferMetricsError as error:

@@ -109,7 +109,8 @@ class Job:
         options = options or {}
         check_pass(**options, dtype=fields.get("dtype", "float32"))
         n = len(task[split])
-        chosen, view = extracted_layers(layers)
+        named = _LAYER_CHOICES.get(layers) if isinstance(layers, str) else None
+        chosen, view = named or (layers, "best")
         uneven = task.kind == "classification" and is_long_tailed(task[split].labels)
         asked = resolve_metrics(metrics, task.kind, long_tailed=uneven)
         ranges = (range(n),) if stored else _ranges_of(n, options.get("shard_size", 1024))
@@ -282,11 +283,24 @@ class Job:
         }
 
 
-def extracted_layers(layers: Any) -> tuple[Any, str]:
-    """How a choice of layers is extracted, and which rows then stand for the model."""
-    if isinstance(layers, str):
-        return _LAYER_CHOICES.get(layers, (layers, "best"))
-    return layers, "best"
+def features_first(
+    stream: bool | None, memory: int | str | None, keep_features: bool, budget: float | None
+) -> bool:
+    """Whether features are written before they are scored; arguments as for ``rank_models``."""
+    if keep_features and (stream or memory is not None):
+        raise InvalidInputError(
+            "kept features are written to disk, and stream and memory are for statistics without; "
+            "leave out keep_features, or leave out stream and memory"
+        )
+    if budget is not None and memory is not None:
+        raise InvalidInputError(
+            "a race passes over each example once, whatever memory its statistics take, and does "
+            "not stream within a bound; leave out budget, or leave out memory"
+        )
+    unstreamed = stream is not None and not stream
+    if unstreamed and memory is not None:
+        raise InvalidInputError("memory is for streaming; leave it out, or leave out stream=False")
+    return keep_features or (unstreamed and budget is None)
 
 
 def _ranges_of(n: int, shard_size: int) -> tuple[range, ...]:

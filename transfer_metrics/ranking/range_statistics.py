@@ -29,8 +29,7 @@ from transfer_metrics.metrics.base import Metric
 from transfer_metrics.ranking.cache import ADVICE, LOCK
 from transfer_metrics.ranking.job import Job
 from transfer_metrics.ranking.memory_budget import Pass, Plan, plan_passes
-from transfer_metrics.ranking.scoring import ClassScatter, Read, bases_of, readers_of
-from transfer_metrics.results.error_bars import blocks_for
+from transfer_metrics.ranking.scoring import ClassScatter, Read, bases_of, needs_of
 from transfer_metrics.results.wording import short
 from transfer_metrics.sources.models.modules import weight_bytes
 from transfer_metrics.statistics.linalg import Scatter
@@ -62,13 +61,9 @@ class RangeBuilder:
     @cached_property
     def needs(self) -> dict[str, list[Needs]]:
         """What is built of each layer."""
-        found = {}
-        for name in self._dims:
-            readers = readers_of(name, self.metrics)
-            blocks = blocks_for(readers, self.job.block_modes)
-            if needs := self.job.labels.needs_of(readers, blocks):
-                found[name] = needs
-        return found
+        job = self.job
+        found = {n: needs_of(n, self.metrics, job.labels, job.block_modes) for n in self._dims}
+        return {name: needs for name, needs in found.items() if needs}
 
     @cached_property
     def plan(self) -> Plan:

@@ -6,10 +6,10 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from transfer_metrics.errors import (
     CorruptStoreError,
     InvalidInputError,
     StorageError,
-    TransferMetricsError,
     warn,
 )
 from transfer_metrics.features.extract import Extraction
@@ -36,6 +35,7 @@ from transfer_metrics.results.record import Record
 from transfer_metrics.sources.models.candidates import Candidate
 from transfer_metrics.statistics.statistics import Needs, Statistics
 
+_Result = TypeVar("_Result")
 Run = Callable[..., Iterator[tuple[int, Any]]]
 """``map_reduce`` with an engine that was chosen."""
 
@@ -121,37 +121,38 @@ class Ranges:
 
     def load(self, item: Candidate) -> _Loaded | Outcome:
         """A model, or its scores where they are known; what its code raises becomes a record."""
-        job, started = self.job, time.perf_counter()
-        try:
-            with self._time_for(item.name):
-                model = self.kept.load(item)
-                loading = time.perf_counter() - started
-                whole = job.extraction(model)
-                if job.racing:
-                    self.kept.keep(item, model)
-                known_of = Proof.of(model) if job.racing else None
-                scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
-                known, missing = job.known_scores(scores)
-                cost = whole.forward.cost() if job.racing and not job.stage else 0
-                if not missing:
-                    left = self._left_over(whole, key)
-                    ordered = job.ordered(item.name, known)
-                    return Outcome(ordered, key, left=left, cost=cost, known=known_of)
-                metrics = job.metrics if job.racing else missing
-                builder = RangeBuilder(job, whole, metrics, self.memory)
-                stored = job.stored or job.has_features(key) or builder.spills
-                folder = self._folder(builder, stored)
-                labels = frozenset(m.label for m in missing)
-                built = _Built(item.name, key, scores, folder, labels, loading, cost, known_of)
-                return _Loaded(builder, built, stored)
-        except OutOfTime:
-            return job.unfinished(item.name)
-        except Exception as error:
-            # Anything a model's own code may raise must not stop the others.
-            return job.failure(item.name, error)
+        return self._tried(item.name, lambda: self._load(item))
 
-    def _time_for(self, name: str) -> AbstractContextManager[None]:
-        return until(math.inf if name == self.sure else self.job.until)
+    def _load(self, item: Candidate) -> _Loaded | Outcome:
+        job, started = self.job, time.perf_counter()
+        model = self.kept.load(item)
+        loading = time.perf_counter() - started
+        whole = job.extraction(model)
+        if job.racing:
+            self.kept.keep(item, model)
+        known_of = Proof.of(model) if job.racing else None
+        scores, key = job.scores_key(whole), job.features_key(whole, range(len(job.data)))
+        known, missing = job.known_scores(scores)
+        cost = whole.forward.cost() if job.racing and not job.stage else 0
+        if not missing:
+            left, ordered = self._left_over(whole, key), job.ordered(item.name, known)
+            return Outcome(ordered, key, left=left, cost=cost, known=known_of)
+        builder = RangeBuilder(job, whole, job.metrics if job.racing else missing, self.memory)
+        stored = job.stored or job.has_features(key) or builder.spills
+        folder = self._folder(builder, stored)
+        labels = frozenset(m.label for m in missing)
+        built = _Built(item.name, key, scores, folder, labels, loading, cost, known_of)
+        return _Loaded(builder, built, stored)
+
+    def _tried(self, name: str, work: Callable[[], _Result]) -> _Result | Outcome:
+        """What comes of work on a model: anything that its code may raise stops no others."""
+        try:
+            with until(math.inf if name == self.sure else self.job.until):
+                return work()
+        except OutOfTime:
+            return self.job.unfinished(name)
+        except Exception as error:
+            return self.job.failure(name, error)
 
     def _folder(self, builder: RangeBuilder, stored: bool = False) -> Path:
         """Where the statistics of a model are kept."""
@@ -184,22 +185,19 @@ class Ranges:
         """Leave the statistics of one range in its folder, or score the model where that is all."""
         if isinstance(loaded, Outcome):
             return loaded
-        job, built = self.job, loaded.built
-        try:
-            with self._time_for(built.name):
-                if loaded.stored:
-                    return self._from_features(loaded)
-                if self.parts == len(loaded.builder.plan.passes) == 1 and not job.racing:
-                    return self._in_memory(loaded)
-                folder = RangeFolder(built.folder / f"{part:05d}")
-                if folder.read_manifest() is None:
-                    with folder.writing() as temporary:
-                        loaded.builder.write(job.ranges[part], temporary)
-        except OutOfTime:
-            return job.unfinished(built.name)
-        except Exception as error:
-            return job.failure(built.name, error)
-        return built
+        model = loaded
+        return self._tried(model.built.name, lambda: self._map(model, part))
+
+    def _map(self, loaded: _Loaded, part: int) -> _Built | Outcome:
+        if loaded.stored:
+            return self._from_features(loaded)
+        if self.parts == len(loaded.builder.plan.passes) == 1 and not self.job.racing:
+            return self._in_memory(loaded)
+        folder = RangeFolder(loaded.built.folder / f"{part:05d}")
+        if folder.read_manifest() is None:
+            with folder.writing() as temporary:
+                loaded.builder.write(self.job.ranges[part], temporary)
+        return loaded.built
 
     def reduce(self, item: Any, results: Sequence[Any], again: bool = False) -> Outcome:
         """The outcome of a candidate, from the statistics of its ranges."""
@@ -212,18 +210,21 @@ class Ranges:
             if isinstance(result, Lost):
                 return _lost(self.job, item, result)
         built = replace(results[0], loading=max(result.loading for result in results))
-        try:
-            with self._time_for(built.name):
-                folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
+
+        def merged() -> Outcome | None:
+            folders = [RangeFolder(built.folder / f"{part:05d}") for part in range(self.parts)]
+            try:
                 outcome = self._outcome(built, *read_ranges(folders))
-                if not self.job.racing:
-                    self.job.cache.drop_statistics(built.folder.name)
-                return outcome
-        except OutOfTime:
-            return self.job.unfinished(built.name)
-        except TransferMetricsError as error:
-            if again or not isinstance(error, CorruptStoreError):
-                return self.job.failure(built.name, error)
+            except CorruptStoreError:
+                if again:
+                    raise
+                return None
+            if not self.job.racing:
+                self.job.cache.drop_statistics(built.folder.name)
+            return outcome
+
+        if (outcome := self._tried(built.name, merged)) is not None:
+            return outcome
         # Damaged meanwhile, or another run on the same cache was faster and has cleared up.
         loaded, results = self.load(item), []
         while len(results) < self.parts and not any(map(self.settles, results)):

@@ -25,12 +25,12 @@ from transfer_metrics.errors import (
     warn,
 )
 from transfer_metrics.features.pooling import resolve_pool
-from transfer_metrics.fork_server import can_fork, fork_server_until_end
+from transfer_metrics.fork_server import fork_server_until_end
 from transfer_metrics.progress import progress_bar
 from transfer_metrics.ranking.cache import POLICIES
-from transfer_metrics.ranking.engines import ENGINES, map_reduce
+from transfer_metrics.ranking.engines import chosen_engine, map_reduce
 from transfer_metrics.ranking.engines.crew import Crew
-from transfer_metrics.ranking.job import Job
+from transfer_metrics.ranking.job import Job, features_first
 from transfer_metrics.ranking.kept import Kept
 from transfer_metrics.ranking.memory_budget import worker_memory
 from transfer_metrics.ranking.metric_choice import (
@@ -55,8 +55,6 @@ from transfer_metrics.syntax import seconds_of
 
 _PASS_OPTIONS = ("batch_size", "device", "num_workers", "shard_size", "as_is", "allow_random")
 """Options of ``extract`` that a ranking hands on."""
-_FEW = 3
-"""Candidates from which on it pays to start processes."""
 # Counts and sizes, but not the numbers in names such as resnet18.
 _COUNTS = re.compile(r"(?<![\w.-])\d+|(?<==)\d+")
 
@@ -196,7 +194,6 @@ def rank_models(
     careful = engine == "auto" and not all(str(c.model).startswith("zoo:") for c in candidates)
     spills = engine in ("auto", "serial") and stream is None and memory is None
     engine = chosen_engine(engine, candidates, workers, options.get("device"))
-    ENGINES[engine.partition(":")[0]]
     resolve_pool(pool)
     stored = features_first(stream, memory, keep_features, budget)
     serial = engine == "serial"
@@ -234,8 +231,9 @@ def rank_models(
         # The other half of what weights and statistics may take is for the rest of the work.
         kept = Kept(worker_memory(None, 1 if serial else workers) // 2 if budget is not None else 0)
         work = Ranges(job, share, uuid.uuid4().hex if cache == "always" else "", sure, kept)
-        gpus = gpus_of(engine, options.get("device"))
-        run = functools.partial(map_reduce, engine, workers=workers, gpus=gpus, careful=careful)
+        run = functools.partial(
+            map_reduce, engine, workers=workers, device=options.get("device"), careful=careful
+        )
         if budget is not None:
             run = functools.partial(run, crew=stack.enter_context(Crew()))
         job.cache.sweep()
@@ -268,26 +266,6 @@ def _of_pairs(
     ]
 
 
-def features_first(
-    stream: bool | None, memory: int | str | None, keep_features: bool, budget: float | None
-) -> bool:
-    """Whether features are written before they are scored; arguments as for ``rank_models``."""
-    if keep_features and (stream or memory is not None):
-        raise InvalidInputError(
-            "kept features are written to disk, and stream and memory are for statistics without; "
-            "leave out keep_features, or leave out stream and memory"
-        )
-    if budget is not None and memory is not None:
-        raise InvalidInputError(
-            "a race passes over each example once, whatever memory its statistics take, and does "
-            "not stream within a bound; leave out budget, or leave out memory"
-        )
-    unstreamed = stream is not None and not stream
-    if unstreamed and memory is not None:
-        raise InvalidInputError("memory is for streaming; leave it out, or leave out stream=False")
-    return keep_features or (unstreamed and budget is None)
-
-
 def _ranked(
     work: Ranges, candidates: Sequence[Candidate], run: Run, progress: bool
 ) -> list[Record]:
@@ -302,36 +280,6 @@ def _ranked(
             f"{listed(late, most=20)}; {work.job.with_more_time}"
         )
     return [record for place in range(len(candidates)) for record in found[place].records]
-
-
-def chosen_engine(
-    engine: str, candidates: Sequence[Candidate], workers: int | None, device: Any
-) -> str:
-    """What ``"auto"`` means for some candidates: ``"processes"`` where these are faster.
-
-    That is where several are given by name, there is more than one thread to share out, and
-    processes can be forked. A network on each of two cores is faster than two threads of one
-    network, also where it is large (ResNet-50 by 8 to 22 %, ViT-B/16 by 4 to 14 %).
-    """
-    if engine != "auto":
-        return engine
-    import torch
-
-    on_gpu = device is not None and torch.device(device).type != "cpu"
-    alone = workers == 1 or torch.get_num_threads() == 1 or len(candidates) < _FEW
-    named = all(isinstance(candidate.model, str) for candidate in candidates)
-    return "processes" if can_fork() and named and not alone and not on_gpu else "serial"
-
-
-def gpus_of(engine: str, device: Any) -> int:
-    """How many GPUs workers take turns on; a cluster knows its own, so any number is as good."""
-    if device is None or not str(device).startswith("cuda") or ":" in str(device):
-        return 0
-    if engine.startswith("ray"):
-        return 1
-    import torch
-
-    return torch.cuda.device_count()
 
 
 @contextlib.contextmanager

@@ -58,14 +58,13 @@ def records_of(
     records = []
     for name, base in bases.items():
         check_time()
-        chosen = readers_of(name, metrics)
+        chosen = _readers_of(name, metrics)
         if not chosen:
             continue
         if name == LOGITS and base.dim is None:
             records += [replace(r, error=_NO_HEAD) for r in unscored(base, chosen)]
             continue
-        needs = labels.needs_of(chosen, blocks_for(chosen, modes))
-        if needs:
+        if needs := needs_of(name, metrics, labels, modes):
             with threads_to_score(len(labels), base.dim or 0, chosen[0].requires):
                 records += _scored(base, chosen, labels, modes, *read(name, needs))
         else:
@@ -73,9 +72,17 @@ def records_of(
     return records
 
 
-def readers_of(name: str, metrics: Iterable[Metric]) -> list[Metric]:
+def _readers_of(name: str, metrics: Iterable[Metric]) -> list[Metric]:
     """The metrics that read a layer, or the head."""
     return [m for m in metrics if (m.requires == "source") == (name == LOGITS)]
+
+
+def needs_of(
+    name: str, metrics: Iterable[Metric], labels: Labels, modes: Mapping[str, str]
+) -> list[Needs]:
+    """What the metrics need of a layer, or of the head, to be scored with errors."""
+    readers = _readers_of(name, metrics)
+    return labels.needs_of(readers, blocks_for(readers, modes))
 
 
 def bases_of(

@@ -158,6 +158,18 @@ def as_targets(y: Any, n: int) -> Tensor:
     return targets
 
 
+def varying(targets: Any) -> Any:
+    """Which targets (N, K), an array or tensor, differ between examples, (K,).
+
+    Of labels, 0 or 1 each, those that all examples have or none do not count.
+    """
+    same = (targets == targets[:1]).all(0)
+    labels = targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all())
+    if bool(same.all() if labels else same.any()):
+        raise InvalidInputError("a regression target is constant; there is nothing to predict")
+    return ~same
+
+
 def as_tokens(x: Any, y: Any, ignore_index: int = -100) -> tuple[Tensor, Tensor, np.ndarray]:
     """Token features (N, T, D) and labels (N, T) as examples, without the ignored ones.
 
