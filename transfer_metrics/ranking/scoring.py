@@ -59,16 +59,13 @@ def records_of(
     for name, base in bases.items():
         check_time()
         chosen = _readers_of(name, metrics)
-        if not chosen:
-            continue
         if name == LOGITS and base.dim is None:
             records += [replace(r, error=_NO_HEAD) for r in unscored(base, chosen)]
-            continue
-        if needs := needs_of(name, metrics, labels, modes):
+        elif chosen:
+            needs = needs_of(name, metrics, labels, modes)
             with threads_to_score(len(labels), base.dim or 0, chosen[0].requires):
-                records += _scored(base, chosen, labels, modes, *read(name, needs))
-        else:
-            records += [replace(r, error=labels.unbinned) for r in unscored(base, chosen)]
+                found = read(name, needs) if needs else (Statistics((), (), (), ()), None)
+                records += _scored(base, chosen, labels, modes, *found)
     return records
 
 
@@ -204,22 +201,18 @@ def _scored(
     pairs = zip(metrics, unscored(base, metrics), strict=True)
     for metric, record in sorted(pairs, key=lambda pair: pair[0].is_foreign):
         key = keys[metric.label]
-        if spoiled:
-            found[metric.label] = replace(record, error=spoiled)
-        elif labels.reads_bins(metric) and labels.bins is None:
-            found[metric.label] = replace(record, error=labels.unbinned)
-        elif key not in whole:
-            found[metric.label] = replace(record, error=statistics.reason(key))
-        else:
+        if key in whole and not spoiled:
             statistic, built = whole[key]
             built += merged if key in influences else 0.0
             score = functools.partial(metric, statistic)
-            mode = modes.get(metric.label)
             try:
-                found[metric.label] = valued(record, score, built / shares[key], mode)
+                record = valued(record, score, built / shares[key], modes.get(metric.label))
             except WrittenStatisticError as error:
                 spoiled = str(error)
-                found[metric.label] = replace(record, error=spoiled)
+        if spoiled or key not in whole:
+            unbinned = labels.unbinned if labels.reads_bins(metric) else ""
+            record = replace(record, error=spoiled or unbinned or statistics.reason(key))
+        found[metric.label] = record
     certain = [] if spoiled else [m for m in metrics if m.label in modes]
     certain = [m for m in certain if not found[m.label].error]
     for key in whole:
