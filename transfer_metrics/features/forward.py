@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transfer_metrics.errors import ExtractionError, TransferMetricsError
 from transfer_metrics.features.batches import MOST, Batches, batches_of
@@ -47,7 +47,7 @@ _LOOKED_AT = 64
 _HANDED_ON = 100
 """Operations in the time of which a number is handed from operation to operation on a CPU."""
 _MADE: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
-_COSTS: WeakKeyDictionary[Model, tuple[str, int]] = WeakKeyDictionary()
+_COSTS: WeakKeyDictionary[nn.Module, tuple[str, int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,10 @@ class Forward:
         photographs at sizes of 64 to 224 took what is counted to a third, of differences of 23
         times. Zero where nothing can be counted.
         """
-        known = _COSTS.get(self.model)
+        module = self.model.module
+        known = _COSTS.get(module)
         if known is None or known[0] != self.data.fingerprint:
-            known = _COSTS[self.model] = self.data.fingerprint, self._counted()
+            known = _COSTS[module] = self.data.fingerprint, self._counted()
         return known[1]
 
     def _counted(self) -> int:
