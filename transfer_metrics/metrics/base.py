@@ -206,8 +206,7 @@ class Metric:
         if self.bins and found == "regression":
             found, labels = "classification", quantile_bins(labels)
         shape: tuple[int, ...] = getattr(features, "shape", ())
-        table = len(shape) == 2
-        with threads_to_score(shape[0], shape[1], self.requires) if table else nullcontext():
+        with threads_to_score(*shape, self.requires) if len(shape) == 2 else nullcontext():
             return self(build_statistic(self.requires, self.parts, found, features, labels))
 
     def _scored(self, statistic: Any) -> Estimate:
