@@ -134,6 +134,8 @@ def _compared(of_x: Iterable[Any], of_y: Iterable[Any]) -> _Compared | None:
                 Counter(x) == Counter(y), unique, len(shared), notation, row, here, there
             )
             return found if unique or notation is not _plainly else None
+        if {type(name) for names in given for name in names} <= {int, float}:
+            return None  # numbers are the same in any notation or never
     return None
 
 
