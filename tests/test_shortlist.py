@@ -596,6 +596,19 @@ def test_it_says_where_the_likeliest_is_not_the_first():
     assert f"{found.first} has rank 1, by what is expected; net1 is likelier" in found.basis
 
 
+@pytest.mark.filterwarnings("ignore:the prior lacks")
+def test_it_does_not_say_that_less_is_known_of_the_model_that_has_a_row():
+    base = {"task": "t", "layer": "fc", "metric": "knn", "n": 1000, "num_classes": 10, "dim": 128}
+    scores = {"a": (0.53, 0.004), "b": (0.26, 0.025), "c": (0.38, 0.019), "d": (0.58, 0.003)}
+    rows = [{**base, "model": m, "value": v, "stderr": e} for m, (v, e) in scores.items()]
+    prior = pd.DataFrame({"x": [0.63, 0.77, 0.55], "y": [0.67, 0.85, 0.75]}, list("bcd"))
+    found = tm.ScoreTable(rows).informed(prior=prior).shortlist(0.9)
+    assert (found.first, found[0]) == ("a", "d")
+    assert "d is likelier to be the best, since what is known of the two is not equal" in (
+        found.basis
+    )
+
+
 @pytest.mark.slow
 def test_shortlists_of_races_hold_the_best_as_the_page_says():
     truth, scores = kept_truth(), kept_scores()

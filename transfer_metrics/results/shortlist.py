@@ -49,7 +49,7 @@ class Shortlist(Sequence[str]):
         is_sampled: whether sampling errors are known and counted.
         has_prior: whether earlier tasks count.
         first: of the ranking, which goes by what is expected; the likeliest best can be another,
-            of which less is known.
+            of which less or more is known.
     """
 
     models: tuple[str, ...]
@@ -117,7 +117,8 @@ class Shortlist(Sequence[str]):
         if self.first not in ("", *self.models[:1]):
             told += (
                 f" {visible(self.first)} has rank 1, by what is expected; "
-                f"{visible(self.models[0])} is likelier to be the best, since less is known of it."
+                f"{visible(self.models[0])} is likelier to be the best, since what is known of the "
+                f"two is not equally sure."
             )
         if not self.is_sampled:
             told += " Errors of sampling are not counted (intervals were not asked for)."
