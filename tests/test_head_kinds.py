@@ -507,3 +507,18 @@ def test_weights_that_weigh_nothing_are_told(weights):
     x, y = load_iris(return_X_y=True)
     with pytest.raises(InvalidInputError, match="give each a weight from 0 on"):
         tm.LinearProbe(C_grid=(1.0,)).fit(x, y).score(x, y, sample_weight=weights)
+
+
+def test_validation_features_of_another_kind_of_task_are_refused():
+    """R² against numbers of classes would choose a strength that means nothing."""
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    layers = torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)
+    network = torch.nn.Sequential(*layers)
+    targets, classes = (
+        tm.extract(network, tm.load_task(x, y), "last", progress=False)
+        for y in (x[:, 0] + 0.5, np.arange(40) % 2)
+    )
+    probe = tm.LinearProbe(C_grid=(1.0,))
+    assert probe.fit(targets, validation=targets).kind_ == "regression"
+    with pytest.raises(InvalidInputError, match="fitted on a regression, and this is a classif"):
+        probe.fit(targets, validation=classes)

@@ -47,7 +47,7 @@ _EVERY = ("all", "*", "activations", "blocks")
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """The mean and spread (K,) of targets, which are trained for without; all else as it is.
+    """The mean and spread (K,) of targets, which training does without; all else stays as it is.
 
     >>> units = Units.of("regression", np.array([[1.0], [5.0]]))
     >>> units.inside(np.array([[1.0], [5.0]])).tolist()
@@ -128,7 +128,7 @@ class FeatureData:
         Arrays tell the ``owner`` what columns they have. None for ``fraction`` holds out nothing.
         """
         columns, labels, kind = read_labelled(owner, X, y, dtype=_FLOATS)
-        for doubt in [] if has_layers(X) else dominating(columns.dense()):
+        for doubt in [] if has_layers(X) else dominating(columns.layer(columns.names[0])):
             warn(doubt)
         store = X if isinstance(X, FeatureStore) else None
         if store is not None and y is None:

@@ -21,7 +21,7 @@ from transfer_metrics.heads.feed import preprocessing
 from transfer_metrics.heads.network import TransferNet, full_precision, linear_layer
 from transfer_metrics.heads.objective import QUALITY, Answers, Outcome, quality
 from transfer_metrics.heads.origin import ModelRef, refuse_others
-from transfer_metrics.heads.preprocessed import Inputs, readable_logits
+from transfer_metrics.heads.preprocessed import Inputs
 from transfer_metrics.selection.columns import (
     aligned,
     checked,
@@ -252,7 +252,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         model = self._source().get()
         new = self._examples(X, model)
         refuse_others(self._about, model, new.examples)
-        rows, logits, failures = readable_logits(
+        rows, logits, failures = Inputs.readable(
             self._placed(), model, new.examples, self._at_once or MOST, progress
         )
         table = pd.DataFrame({"example": list(new.names)})

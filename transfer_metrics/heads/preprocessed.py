@@ -128,47 +128,46 @@ class Inputs:
             raise InvalidInputError("there are no examples")
         return cls.of_examples(model, X.examples, name=name, keep=False)
 
+    @classmethod
+    def readable(
+        cls, network: nn.Module, model: Model, examples: Sequence[Any], size: int, progress: bool
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+        """Positions (n,) and logits (n, C) of examples that can be read, and why others cannot.
 
-def readable_logits(
-    network: nn.Module, model: Model, examples: Sequence[Any], batch_size: int, progress: bool
-) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
-    """Positions (n,) and logits (n, C) of examples that can be read, and why others cannot.
+        A batch that fails is run again one example at a time. Where all fail, the first one raises.
+        """
+        logits: dict[int, np.ndarray] = {}
+        failures: dict[int, TransferMetricsError] = {}
+        n = len(examples)
+        try:
+            whole = cls.of_examples(model, examples, keep=False)
+            runs = whole.runs(size)
+        except TransferMetricsError:  # some model needs to see an example first, which is broken
+            whole, runs = None, [np.array([position]) for position in range(n)]
 
-    A batch that fails is run again one example at a time. Where all fail, the first one raises.
-    """
-    logits: dict[int, np.ndarray] = {}
-    failures: dict[int, TransferMetricsError] = {}
-    n = len(examples)
-    try:
-        whole = Inputs.of_examples(model, examples, keep=False)
-        runs = whole.runs(batch_size)
-    except TransferMetricsError:  # some model needs to see an example first, which is broken
-        whole, runs = None, [np.array([position]) for position in range(n)]
+        def run(rows: np.ndarray) -> None:
+            if whole is None:
+                inputs = cls.of_examples(model, [examples[row] for row in rows], keep=False)
+            else:
+                inputs = whole.rows(rows)
+            logits.update(zip(rows.tolist(), inputs.logits(network, size).numpy(), strict=True))
 
-    def run(positions: Sequence[int]) -> None:
-        if whole is None:
-            inputs = Inputs.of_examples(model, [examples[p] for p in positions], keep=False)
-        else:
-            inputs = whole.rows(np.array(positions))
-        found = inputs.logits(network, batch_size).numpy()
-        logits.update(zip(positions, found, strict=True))
-
-    with progress_bar(f"predicting with {model.name}", n, progress, unit=" examples") as bar:
-        for positions in (part.tolist() for part in runs):
-            try:
-                run(positions)
-            except TransferMetricsError:
-                for position in positions:
-                    try:
-                        run([position])
-                    except TransferMetricsError as error:
-                        failures[position] = error
-            bar.update(len(positions))
-    if not logits:
-        raise next(iter(failures.values()))
-    rows = np.array(sorted(logits))
-    told = {position: str(error) for position, error in failures.items()}
-    return rows, np.stack([logits[row] for row in rows]), told
+        with progress_bar(f"predicting with {model.name}", n, progress, unit=" examples") as bar:
+            for rows in runs:
+                try:
+                    run(rows)
+                except TransferMetricsError:
+                    for row in rows:
+                        try:
+                            run(np.array([row]))
+                        except TransferMetricsError as error:
+                            failures[int(row)] = error
+                bar.update(len(rows))
+        if not logits:
+            raise next(iter(failures.values()))
+        found = np.array(sorted(logits))
+        told = {row: str(error) for row, error in failures.items()}
+        return found, np.stack([logits[row] for row in found]), told
 
 
 class PreparedSplits(dict[str, Inputs]):

@@ -229,8 +229,8 @@ def read_labelled(
         )
     if y is None:
         return layer_columns(X if has_layers(X) else checked(owner, X), layer_sizes), None, ""
-    if isinstance(X, LayerColumns):  # of whoever has read its labels, and numbered the classes
-        return X, np.asarray(y), "classification"
+    if isinstance(X, LayerColumns) and np.asarray(y).dtype.kind == "i":
+        return X, np.asarray(y), "classification"  # whoever has read the labels numbered them
     for features in X.values() if isinstance(X, Mapping) else [X]:
         check_pairs(features, y)
     try:
