@@ -481,7 +481,7 @@ def test_a_head_with_a_fitted_selector_takes_part(glyphs: tm.Task, tmp_path: Pat
     store = tm.extract("zoo:cnn-mnist", task, "activations", "grid:512", progress=False)
     accuracies = []
     for seed in (0, 1):
-        labels = np.random.default_rng(seed).permutation(store.labels)
+        labels = np.array(task.classes)[np.random.default_rng(seed).permutation(store.labels)]
         selector = tm.GroupLassoSelector(keep=0.02, steps=5).fit(store, labels)
         head = tm.Head2Toe(selector=selector, steps=20)
         options = {"seeds": 1, "cache_dir": tmp_path, "progress": False}
