@@ -148,8 +148,7 @@ class Predictor(ClassifierMixin, BaseEstimator):
         names where those of folders were fitted on, or not all of them are numbers, else numbers.
         What has labels of its own (a task or its name, a split, a store) gives the numbers of
         classes 0..C-1, as those labels are. Of a regression the targets, (N,) or (N, K); of
-        several labels which apply, (N, K)
-        int64.
+        several labels which apply, int64 (N, K).
         """
         logits = self.logits(X, split=split)  # which tells whether it is fitted
         if self.kind_ == "regression":
