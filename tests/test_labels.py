@@ -1096,7 +1096,7 @@ def test_counts_are_doubted_wherever_something_is_fitted(fitted: Any) -> None:
     rng = np.random.default_rng(0)
     rings = np.append(rng.permutation(np.repeat(np.arange(30), 12)), [30, 31])
     X = {"a": rng.normal(size=(len(rings), 2)), "b": rng.normal(size=(len(rings), 3))}
-    told = "32 different whole numbers, 0 to 31, as labels are taken for classes; fit to numbers"
+    told = "32 different whole numbers, 0 to 31, as labels are taken for classes; say kind=regr"
     for features in (X, X["a"]):
         with pytest.warns(TransferMetricsWarning, match=told):
             fitted.fit(features, rings)
@@ -1104,4 +1104,31 @@ def test_counts_are_doubted_wherever_something_is_fitted(fitted: Any) -> None:
         warnings.simplefilter("error", TransferMetricsWarning)
         fitted.fit(X, np.minimum(rings, 29))
         if isinstance(fitted, (tm.LinearProbe, tm.Head2Toe)):
-            assert fitted.fit(X, rings + 0.5).kind_ == "regression"  # as the warning says
+            assert fitted.fit(X, rings, kind="regression").kind_ == "regression"
+
+
+def test_counts_are_targets_of_a_fit_that_is_told_so() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4))
+    counts = rng.poisson(np.exp(X[:, 0]))
+    design = np.column_stack([X, np.ones(200)])
+    plain = design @ np.linalg.lstsq(design, counts)[0]
+    head = tm.LinearProbe(C_grid=(1e9,)).fit(X, counts, kind="regression")
+    np.testing.assert_allclose(head.predict(X).ravel(), plain, rtol=1e-4, atol=1e-4)
+    layers = {"noise": rng.normal(size=(200, 4)), "cause": X}
+    for metric in ("logme", "ridge_probe"):
+        chosen = tm.LayerSelector(metric).fit(layers, counts, kind="regression")
+        assert chosen.layers_ == ["cause"]
+        assert chosen.score_ == tm.score(X, counts, metric, kind="regression").records[0]["value"]
+
+
+@pytest.mark.parametrize("owner", [tm.LinearProbe(), tm.LayerSelector("logme")], ids=repr)
+def test_a_kind_that_labels_cannot_have_is_refused(owner: Any) -> None:
+    X, words = np.eye(4), np.array(["a", "b", "a", "b"])
+    with pytest.raises(InvalidInputError, match="regression needs numbers"):
+        owner.fit(X, words, kind="regression")
+    with pytest.raises(InvalidInputError, match="give 'classification', 'regression'"):
+        owner.fit(X, words, kind="regresion")
+    with pytest.raises(InvalidInputError, match="a store has a kind"):
+        network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+        owner.fit(tm.extract(network, (X.astype(np.float32), words)), kind="regression")

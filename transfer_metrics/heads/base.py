@@ -20,7 +20,7 @@ from transfer_metrics.heads.predictor import Predictor
 from transfer_metrics.heads.shared_features import SharedFeatures
 from transfer_metrics.naming import a_type
 from transfer_metrics.registry import Registry, choose
-from transfer_metrics.selection.columns import has_layers, refuse_unfitted
+from transfer_metrics.selection.columns import has_layers, refuse_kind, refuse_unfitted
 from transfer_metrics.sources.specs import results_of
 from transfer_metrics.syntax import call_options, check_kinds
 
@@ -167,15 +167,18 @@ class Head(Predictor):
             raise InvalidInputError(f"{path} holds {a_type(head)}, not a {cls.__name__}")
         return head
 
-    def _feature_data(self, X: Any, y: Any, validation: Any) -> FeatureData:
+    def _feature_data(
+        self, X: Any, y: Any, validation: Any, kind: str | None = None
+    ) -> FeatureData:
         """Read what a head on features is fitted on; models are run over their task first."""
         if isinstance(X, FeatureData):
             data = X
         elif is_model(X):
+            refuse_kind(kind, "a task")
             data = self._task_features(self._task_data(X, y, validation))
         else:
             layers = self.get_params(deep=False)["layers"]
-            data = FeatureData.read(self, X, y, validation, layers, *self._held_out())
+            data = FeatureData.read(self, X, y, validation, layers, *self._held_out(), kind)
         self._refuse(data.kind)
         if is_model(X) or has_layers(X):
             self.__dict__.pop("feature_names_in_", None)  # of a fit on an array before

@@ -122,12 +122,13 @@ class FeatureData:
         layers: Any,
         fraction: float | None,
         seed: Any,
+        kind: str | None = None,
     ) -> FeatureData:
         """Features and labels in any of the accepted forms, with a part for validation.
 
         Arrays tell the ``owner`` what columns they have. None for ``fraction`` holds out nothing.
         """
-        columns, labels, kind = read_labelled(owner, X, y, dtype=_FLOATS)
+        columns, labels, kind = read_labelled(owner, X, y, kind=kind, dtype=_FLOATS)
         for doubt in [] if has_layers(X) else dominating(columns.layer(columns.names[0])):
             warn(doubt)
         store = X if isinstance(X, FeatureStore) else None

@@ -127,19 +127,23 @@ class Head2Toe(Head):
         self.batch_size, self.random_state, self.device = batch_size, random_state, device
         self.checkpoint, self.progress = checkpoint, progress
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, *, validation: Any = None, kind: str | None = None
+    ) -> Self:
         """Fit on a model and a task, or on features and labels.
 
         Args:
             X: a model or its name; a FeatureStore; a mapping of layers; an array (N, D).
             y: the task, or labels; None takes a store's own.
             validation: not used: nothing is chosen by it.
+            kind: of labels in arrays, as for ``score``: ``"regression"`` makes whole numbers
+                targets. Tasks and stores have theirs.
 
         Raises:
             InvalidInputError: data or a parameter that cannot be used.
             UnsupportedTaskError: targets or several labels, and a solver or relevance for classes.
         """
-        data = self._feature_data(X, y, None)
+        data = self._feature_data(X, y, None, kind)
         features = data.train.columns
         before = results_of(self.selector)
         self.selector_ = self.selector if before is None else before
@@ -272,7 +276,9 @@ class Head2ToeCV(Head):
         self.grid, self.cv, self.head, self.random_state = grid, cv, head, random_state
         self.device, self.progress = device, progress
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, *, validation: Any = None, kind: str | None = None
+    ) -> Self:
         """Choose the setting and fit; arguments as for ``Head2Toe``.
 
         Raises:
@@ -297,7 +303,7 @@ class Head2ToeCV(Head):
             for pool in grid["pool"]:
                 owner = clone(start).set_params(pool=pool)
                 owner._shared = self._shared
-                read[pool] = owner, owner._feature_data(X, y, validation)
+                read[pool] = owner, owner._feature_data(X, y, validation, kind)
                 for lam, lr, steps in settings:
                     head = clone(owner).set_params(lam=lam, lr=lr, steps=steps)
                     results += self._tried(head, read[pool][1], grid["keep"], bar)

@@ -116,7 +116,9 @@ class LinearProbe(Head):
         self.validation, self.refit, self.batch_size = validation, refit, batch_size
         self.random_state, self.device, self.progress = random_state, device, progress
 
-    def fit(self, X: Any, y: Any = None, *, validation: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any = None, *, validation: Any = None, kind: str | None = None
+    ) -> Self:
         """Fit on a model and a task, or on features and labels.
 
         Args:
@@ -124,12 +126,14 @@ class LinearProbe(Head):
             y: the task, or labels; None takes a store's own.
             validation: for features a store or (features, labels), for a model a split or
                 (examples, class numbers); by default see the class.
+            kind: of labels in arrays, as for ``score``: ``"regression"`` makes whole numbers
+                targets. Tasks and stores have theirs.
 
         Raises:
             InvalidInputError: data that cannot be used, or fewer than two classes.
         """
         check_share(self.validation)
-        data = self._feature_data(X, y, validation)
+        data = self._feature_data(X, y, validation, kind)
         train, held = ((part.columns.dense(), part.codes) for part in (data.train, data.held))
         kind, size, most = data.kind, data.outputs, self.max_iter
         path = best = _path_of(kind, *train, *held, size, C_grid=self.C_grid, max_iter=most)

@@ -75,14 +75,19 @@ class ColumnSelector(TransformerMixin, BaseEstimator):
         return np.array(told, dtype=object)
 
     def _read_fit(
-        self, X: Any, y: Any, needs_labels: bool = True, by_type: bool = True
+        self,
+        X: Any,
+        y: Any,
+        needs_labels: bool = True,
+        by_type: bool = True,
+        kind: str | None = None,
     ) -> tuple[LayerColumns, Any, str]:
         """Columns, labels and the kind of task; see ``read_labelled``."""
         sizes = self.layer_sizes
-        how: dict[str, Any] = {"needs_labels": needs_labels, "by_type": by_type}
-        columns, labels, kind = read_labelled(self, X, y, sizes, ensure_min_samples=2, **how)
+        how: dict[str, Any] = {"needs_labels": needs_labels, "by_type": by_type, "kind": kind}
+        columns, labels, found = read_labelled(self, X, y, sizes, ensure_min_samples=2, **how)
         self.n_features_in_ = columns.dim
-        return columns, labels, kind
+        return columns, labels, found
 
     def _keep(
         self, columns: LayerColumns, inside: Mapping[str, np.ndarray], unit: bool = False

@@ -206,6 +206,15 @@ def refuse_unfitted(owner: Any, *attributes: str) -> None:
         raise _UnfittedError(told) from None
 
 
+def refuse_kind(kind: str | None, what: str) -> None:
+    """Raise where a kind of labels is given for what has one of its own."""
+    if kind is not None:
+        raise InvalidInputError(
+            f"kind={kind!r} is for labels in arrays, and {what} has a kind; leave it out here, and "
+            f"say it to load_task"
+        )
+
+
 def read_labelled(
     owner: Any,
     X: Any,
@@ -214,14 +223,16 @@ def read_labelled(
     *,
     needs_labels: bool = True,
     by_type: bool = True,
+    kind: str | None = None,
     **how: Any,
 ) -> tuple[LayerColumns, Any, str]:
     """What a head or selector is fitted on: columns, labels as given, and their kind.
 
     A store's own labels if there is no ``y``; None and ``""`` where none are needed. ``by_type``
-    is that of ``fitted_kind``, ``how`` what ``checked`` takes.
+    and ``kind`` are those of ``fitted_kind``, ``how`` what ``checked`` takes.
     """
     if isinstance(X, FeatureStore) and y is None:
+        refuse_kind(kind, "a store")
         return layer_columns(X), X.labels, X.kind
     if y is None and needs_labels:  # in words that scikit-learn looks for
         raise InvalidInputError(
@@ -229,7 +240,7 @@ def read_labelled(
         )
     if y is None:
         return layer_columns(X if has_layers(X) else checked(owner, X), layer_sizes), None, ""
-    if isinstance(X, LayerColumns) and np.asarray(y).dtype.kind == "i":
+    if isinstance(X, LayerColumns) and np.asarray(y).dtype.kind == "i" and kind is None:
         return X, np.asarray(y), "classification"  # whoever has read the labels numbered them
     for features in X.values() if isinstance(X, Mapping) else [X]:
         check_pairs(features, y)
@@ -244,7 +255,7 @@ def read_labelled(
         raise InvalidInputError(
             f"{len(columns)} examples but {len(labels)} labels; give one label per example"
         )
-    return columns, labels, fitted_kind(labels, by_type)
+    return columns, labels, fitted_kind(labels, by_type, kind)
 
 
 def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how: Any) -> Any:

@@ -122,7 +122,7 @@ class GroupLassoSelector(ColumnSelector):
         self.device, self.checkpoint, self.random_state = device, checkpoint, random_state
         self.progress = progress
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, kind: str | None = None) -> Self:
         """Score all columns and choose.
 
         Args:
@@ -130,6 +130,7 @@ class GroupLassoSelector(ColumnSelector):
             y: labels of any kind, (N,); those of the store where X is one. With the solver
                 ``"adam"`` also targets (N,) or (N, K), best of spread one, or several labels
                 per example (N, K).
+            kind: of labels in arrays, as for ``score``. Stores have theirs.
 
         Raises:
             InvalidInputError: a parameter out of range, no labels, one class only, or NaN or
@@ -144,8 +145,8 @@ class GroupLassoSelector(ColumnSelector):
         Cost: see ``group_lasso`` and ``train_softmax``.
         """
         self._check_parameters()
-        columns, y, kind = self._read_fit(X, y, self.relevance not in _WITHOUT_LABELS)
-        return self.fit_columns(columns, y, kind)
+        needed = self.relevance not in _WITHOUT_LABELS
+        return self.fit_columns(*self._read_fit(X, y, needed, kind=kind))
 
     def fit_columns(self, columns: LayerColumns, y: Any, kind: str) -> Self:
         """Score and choose by labels of a ``kind`` that were read already; see ``fit``."""

@@ -137,17 +137,18 @@ class LayerSelector(ColumnSelector):
         self.layer_sizes, self.random_state = layer_sizes, random_state
         self.progress = progress
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, kind: str | None = None) -> Self:
         """Choose layers.
 
         Args:
             X: a ``FeatureStore``, a mapping from layer to (N, D), or an array (N, D).
             y: labels (N,), or floating point targets where the metric allows; those of the store
                 by default.
+            kind: of labels in arrays, as for ``score``. Stores have theirs.
         """
         self._check()
-        columns, labels, kind = self._read_fit(X, y, by_type=False)
-        metrics, self.metric_, kind = self._metrics(kind, fixed=y is None)
+        columns, labels, found = self._read_fit(X, y, by_type=False, kind=kind)
+        metrics, self.metric_, kind = self._metrics(found, fixed=y is None or kind is not None)
         unit = self.normalise == "unit" or (self.normalise, self.mode) == ("auto", "forward")
         columns = columns.unit_rows() if unit else columns
         sampled, n = columns, len(columns)

@@ -33,11 +33,6 @@ _DENSE = 0.8
 _MOST_NAMED = 100_000
 """Classes that may be named without an example of each; every class costs memory per feature."""
 _OF_SEVERAL = "MultiLabelBinarizer of scikit-learn makes zeros and ones of lists of labels"
-_MEASURED = (
-    "fit to numbers that are not all whole, such as y + 0.5, if they are measured or counted, as "
-    "ages are"
-)
-"""The cure of a fit to classes that are none."""
 _LONG_TAIL = 3.0
 """So many times as many examples in the largest class as in the smallest make balance matter."""
 
@@ -113,21 +108,15 @@ def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np
     """
     check_pairs(X, y)
     array = complete_labels(y, kind)
-    if kind is None:
-        kind = _decided({"y": array})
-        for doubt in doubts({"y": array}, kind) if kind == "classification" else ():
-            warn(doubt)
-    if kind not in _KINDS:
-        raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
+    kind = _said_or_decided(array, kind)
     with about("y"):
         if kind != "classification":
             return kind, _targets(array)
-        _refuse_several(array)
         return kind, _numbered(read_texts({"y": array}, kind), None)[0]["y"]
 
 
-def fitted_kind(y: Any, by_type: bool = True) -> str:
-    """What a head or selector takes an array of labels for.
+def fitted_kind(y: Any, by_type: bool = True, kind: str | None = None) -> str:
+    """What a head or selector takes an array of labels for, if no ``kind`` says it.
 
     One number per example, of an integer type, is a class, as scikit-learn has it; ``kind_of``
     decides about all others, and not ``by_type`` about these too. What is missing, and classes
@@ -135,15 +124,25 @@ def fitted_kind(y: Any, by_type: bool = True) -> str:
     """
     array = as_array(y)
     plain = array.ndim == 1 and array.dtype.kind != "f"
-    array = complete_labels(array, "classification" if plain else None)
-    kind = "classification" if plain and by_type else _decided({"y": array})
-    if kind == "classification":
+    array = complete_labels(array, kind or ("classification" if plain else None))
+    kind = _said_or_decided(array, kind, plain and by_type)
+    if kind != "classification":
+        with about("y"):
+            _targets(array)  # which refuses texts
+    return kind
+
+
+def _said_or_decided(array: np.ndarray, kind: str | None, classes: bool = False) -> str:
+    """The ``kind`` if given, or what labels are, as ``classes`` if that is known, with doubts."""
+    if kind not in (None, *_KINDS):
+        raise InvalidInputError(f"kind {kind!r}; give {_KNOWN}")
+    found = kind or ("classification" if classes else _decided({"y": array}))
+    if found == "classification":
         with about("y"):
             _refuse_several(array)
-        for doubt in doubts({"y": array}, kind):
-            told, says, _ = doubt.partition("; say kind=")  # which no fit is told
-            warn(f"{told}; {_MEASURED}" if says else doubt)
-    return kind
+        for doubt in doubts({"y": array}, found) if kind is None else ():
+            warn(doubt)
+    return found
 
 
 def is_long_tailed(codes: np.ndarray) -> bool:
