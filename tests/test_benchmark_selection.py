@@ -99,7 +99,7 @@ def test_the_command_prints_a_table_and_writes_a_page(monkeypatch, capsys, tmp_p
     ("argv", "said"),
     [
         (["--features", "10"], "40 features"),
-        (["--features", "many"], "not a whole number"),
+        (["--features", "many"], "no whole number"),
         (["--features", "100", "--examples", "3"], "3 examples"),
         (["--features", "100", "--classes", "1"], "of 1 classes"),
     ],
