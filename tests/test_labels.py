@@ -1129,6 +1129,7 @@ def test_a_kind_that_labels_cannot_have_is_refused(owner: Any) -> None:
         owner.fit(X, words, kind="regression")
     with pytest.raises(InvalidInputError, match="give 'classification', 'regression'"):
         owner.fit(X, words, kind="regresion")
+    network = torch.nn.Sequential(torch.nn.Linear(4, 2))
+    store = tm.extract(network, (X.astype(np.float32), words), progress=False)
     with pytest.raises(InvalidInputError, match="a store has a kind"):
-        network = torch.nn.Sequential(torch.nn.Linear(4, 2))
-        owner.fit(tm.extract(network, (X.astype(np.float32), words)), kind="regression")
+        owner.fit(store, kind="regression")
