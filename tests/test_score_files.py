@@ -134,7 +134,36 @@ def test_wavelengths_are_a_header(tmp_path, start, steps, whole):
     assert len(features(tmp_path, lines(np.sort(values[:1])) + lines(values))) == 31
 
 
-@pytest.mark.parametrize("first", ["3,2,1", "1,1,2", "5,0.5,7"])
+@pytest.mark.parametrize("header", ["3,2,1", "5,0,12", "0,2,1"])
+@pytest.mark.parametrize("width", [1, 3])
+def test_positions_of_columns_that_were_picked_are_a_header(tmp_path, header, width):
+    cut = ",".join(header.split(",")[:width])
+    some = ROWS[:, :width]
+    np.testing.assert_array_equal(features(tmp_path, f"{cut}\n" + lines(some)), some)
+    # A whole number anywhere below says that they are written so: counts, one-hot, savetxt of %g.
+    for data in (np.eye(4, dtype=int)[np.arange(30) % 4], np.arange(90).reshape(30, 3) * 7 % 11):
+        assert features(tmp_path, lines(data[:, :width])).shape == data[:, :width].shape
+    sparse = np.vstack([np.arange(width)[::-1], np.where(ROWS > 0, ROWS, 0)[:, :width]])
+    np.savetxt(tmp_path / "g.csv", sparse, fmt="%g", delimiter=",")
+    np.testing.assert_allclose(read_values(str(tmp_path / "g.csv"))[0], sparse)
+
+
+def test_a_spectrum_that_falls_is_a_header(tmp_path):
+    values = np.random.default_rng(1).random((30, 6)).round(4)
+    for header in ("800,700.5,600,500.2,400.6,400.5", "403,402.5,402,401.5,401,400.5"):
+        np.testing.assert_array_equal(features(tmp_path, f"{header}\n" + lines(values)), values)
+        falling = np.sort(values)[:, ::-1]
+        assert len(features(tmp_path, f"{header}\n" + lines(falling))) == 31
+    assert len(features(tmp_path, lines(np.sort(values[:1])[:, ::-1]) + lines(values))) == 31
+
+
+def test_a_series_without_a_header_has_its_index(tmp_path):
+    y = pd.Series(np.arange(30) % 3)
+    assert labels(tmp_path, y.to_csv(header=False)) == [*map(str, y)]
+    assert labels(tmp_path, y.to_csv(header=False), "y.csv") == [*map(str, y)]
+
+
+@pytest.mark.parametrize("first", ["1,1,2", "5,0.5,7"])
 def test_other_numbers_are_an_example(tmp_path, first):
     assert len(features(tmp_path, f"{first}\n" + lines(ROWS))) == 31
     whole = np.arange(6)[:, None] + np.array([1, 3, 9])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from transfer_metrics.untrusted import TABLE, read_text, visible
 _SEPARATED = (".csv", ".tsv", ".txt")
 _EVEN = 0.05
 """By how much steps of a spectrum differ, as a share, where its numbers are rounded."""
+_POSITION, _WHOLE = re.compile(r"0|[1-9][0-9]*"), re.compile(r"[+-]?[0-9]+")
+"""Positions of columns, and whole numbers, as they are written; floats of pandas have a point."""
 _TABLES = (*_SEPARATED, ".json", ".jsonl", ".parquet")
 
 
@@ -68,6 +71,8 @@ def read_labels_of(path: str, count: int, named: Mapping[str, Sequence[str]]) ->
         return read_arrays(path)
     table = _table(path, False)
     columns, left = _used(table)
+    if columns == ["0", "1"] and table.cells("0") == [*map(str, range(table.rows))]:
+        columns, left = ["1"], {"0": OF_INDEX}  # as pandas writes a series with header=False
     check_row_names(named, _names_of(table, left), path)
     if len(columns) != 1:
         raise InvalidInputError(
@@ -118,7 +123,7 @@ def _has_header(table: Table, of_numbers: bool) -> bool:
     """Whether the first row of a table can only be names, of numbers or else of labels.
 
     Names are cells of which none is a number, where there are several or all is to be numbers; and
-    numbers that ``_name_columns``, of labels the ``0`` behind an index alone.
+    numbers that ``_name_columns``, or the ``0`` behind an index alone.
     """
     first = [str(table.cells(column)[0]).strip() for column in table.columns]
     rest = first[1:] if first[0] == "" else first
@@ -130,31 +135,39 @@ def _has_header(table: Table, of_numbers: bool) -> bool:
         return of_numbers or (
             len(first) > 1 and not any(cell in table.cells(c)[1:] for c, cell in cells)
         )
-    if len(numbers) < len(rest) or len(first) == 1:
+    if len(numbers) < len(rest):
         return False
-    if not of_numbers or len(rest) == 1:
-        return len(rest) < len(first) and numbers == [0]
-    return _name_columns(np.array(numbers, float), table)
+    if len(rest) < len(first) and numbers == [0]:
+        return True
+    return of_numbers and _name_columns(np.array(numbers, float), table)
 
 
 def _name_columns(numbers: np.ndarray, table: Table) -> bool:
     """Whether numbers in the first row name columns, as positions, years and wavelengths do.
 
-    They count from 0, as pandas does. Or they rise: whole ones over columns of which each has some
-    that are not whole, where two are no wonder unless by one; and of a spectrum, over rows of which
-    none rises, either beyond all their numbers or, not whole, in even steps.
+    They count from 0, as pandas does, or are some of such a count, over cells of which none is
+    written as a whole number. Or they rise: whole ones over columns of which each has some that are
+    not whole, where two are no wonder unless by one; and of a spectrum, over rows of which none
+    rises, either beyond all their numbers or, not whole, in even steps. A spectrum may fall alike.
     """
-    steps = np.diff(numbers)
-    if numbers[0] == 0 and (steps == 1).all():
+    steps, columns = np.diff(numbers), table.columns[-len(numbers) :]
+    if len(steps) and numbers[0] == 0 and (steps == 1).all():
         return True
-    if (steps <= 0).any():
+    first, *rows = zip(*map(table.cells, columns), strict=True)
+    picked = rows and all(map(_POSITION.fullmatch, first)) and len({*first}) == len(first)
+    if picked and not any(_WHOLE.fullmatch(cell) for row in rows for cell in row):
+        return True
+    falls = bool(len(steps) and (steps < 0).all())
+    if not len(steps) or not (falls or (steps > 0).all()):
         return False
     try:
-        below = table.numbers(table.columns[-len(numbers) :])[1:]
+        below = table.numbers(columns)[1:]
     except InvalidInputError:  # which is told of when they are read
         return False
     whole = bool((numbers % 1 == 0).all())
-    if whole and (len(numbers) > 2 or steps[0] == 1) and (below % 1 != 0).any(axis=0).all():
+    if falls:
+        numbers, steps, below = numbers[::-1], -steps[::-1], below[:, ::-1]
+    elif whole and (len(numbers) > 2 or steps[0] == 1) and (below % 1 != 0).any(axis=0).all():
         return True
     if len(numbers) < SPECTRUM or not len(below) or (np.diff(below, axis=1) > 0).all(axis=1).any():
         return False
