@@ -284,7 +284,8 @@ def test_npz_uint8_rows_are_numbers(tmp_path: Path) -> None:
         ({"X": np.where(np.arange(6)[:, None] == 3, np.nan, NUMBERS), "y": Y}, "row 3"),
         ({"X": NUMBERS * 1e300, "y": Y}, "row 0"),
         ({"X": NUMBERS.astype(complex), "y": Y}, "complex"),
-        ({"X": PIXELS.transpose(0, 3, 1, 2), "y": Y}, "last axis"),
+        ({"X": PIXELS[..., :2], "y": Y}, "last axis"),
+        ({"X": PIXELS[:, :3], "y": Y}, r"\(3, 7, 3\) have channels first or last; give a list"),
         ({"X": PIXELS[:, :0], "y": Y}, r"\(6, 0, 7, 3\) have no pixels"),
         ({"X": PIXELS[:, :, :0, 0], "y": Y}, r"\(6, 9, 0\) have no pixels"),
         ({"X": NUMBERS[:, :0], "y": Y}, r"examples of shape \(0,\) hold no numbers"),
@@ -542,6 +543,37 @@ def test_torch_datasets() -> None:
     pixels = torch.tensor(PIXELS).permute(0, 3, 1, 2)
     image = load_task(TensorDataset(pixels, torch.tensor(Y)))["train"].examples[1]
     assert np.array_equal(np.asarray(image), PIXELS[1])
+
+
+class Zipped(Dataset):
+    def __init__(self, *columns) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __getitem__(self, index):
+        return tuple(column[index] for column in self.columns)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("of", [np.asarray, torch.tensor], ids=["array", "tensor"])
+def test_pixels_with_channels_first_have_the_features_of_channels_last(channels, of, tmp_path):
+    last = PIXELS[..., :channels]
+    first = of(np.ascontiguousarray(last.transpose(0, 3, 1, 2)))
+    model = tm.load_model("zoo:resnet-cifar10")
+    expected = tm.extract(model, load_task(last, Y))
+    given = {
+        "whole": (first, Y),
+        "listed": ([*first], Y),
+        "data set": Zipped(first, Y),
+        "npz": save(tmp_path, X=np.asarray(first), y=Y),
+    }
+    for name, data in given.items():
+        task = load_task(data)
+        assert task.modality == "image", name
+        found = tm.extract(model, task)
+        np.testing.assert_array_equal(found[found.names[-1]], expected[found.names[-1]])
 
 
 class Stream(IterableDataset):

@@ -205,3 +205,21 @@ def array_to_image(array: Any) -> Image.Image:
             f"uint8 of shape (H, W), (H, W, 1) or (H, W, 3)"
         )
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+def channels_last(pixels: np.ndarray) -> np.ndarray:
+    """uint8 images (..., H, W, C) of such, or of (..., C, H, W) as torch has them.
+
+    Raises:
+        InvalidInputError: both the first and the last of these axes could be 1 or 3 channels.
+
+    >>> channels_last(np.zeros((9, 3, 5, 4), np.uint8)).shape
+    (9, 5, 4, 3)
+    """
+    first, last = (pixels.shape[axis] in (1, 3) for axis in (-3, -1))
+    if first and last and math.prod(pixels.shape[-3:]) not in (1, 3):
+        raise InvalidInputError(
+            f"images of shape {pixels.shape[-3:]} have channels first or last; give a list of "
+            f"images of PIL, or grey ones as (H, W)"
+        )
+    return np.moveaxis(pixels, -3, -1) if first and not last else pixels

@@ -171,8 +171,8 @@ def from_npz(place: str, name: str, kind: Kind | None = None, *, missing: str = 
 
     Either ``X`` and ``y``, or per split ``x_<split>`` and ``y_<split>``. In place of ``x``, encoded
     images: ``jpeg`` (one-dimensional uint8, the files one after the other) with ``offsets`` (N + 1
-    starts and ends). uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3) are images, everything
-    else numbers. ``classes`` names the classes, in the order of their numbers.
+    starts and ends). uint8 arrays (N, H, W), (N, H, W, C) and (N, C, H, W) of 1 or 3 channels are
+    images, everything else numbers. ``classes`` names the classes, in the order of their numbers.
     """
     arrays = read_arrays(existing(place))
     if isinstance(arrays, np.ndarray):
@@ -189,8 +189,8 @@ def from_zoo(place: str, name: str) -> Task:
 def from_torch(place: str, name: str, kind: Kind | None = None, *, missing: str = "skip") -> Task:
     """Read a file of ``torch.save``: a dictionary with the keys of an npz archive, or ``(X, y)``.
 
-    It is read with ``weights_only=True``, so that nothing in it is executed. Images are uint8,
-    (N, C, H, W) as torch has them or as in npz archives; classes and labels may be lists.
+    It is read with ``weights_only=True``, so that nothing in it is executed. Images are as in
+    npz archives; classes and labels may be lists.
     """
     path = existing(place)
     try:

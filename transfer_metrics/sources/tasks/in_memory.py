@@ -25,7 +25,7 @@ from transfer_metrics.sources.example import (
     is_sound,
     rate_of,
 )
-from transfer_metrics.sources.preprocess import array_to_image
+from transfer_metrics.sources.preprocess import array_to_image, channels_last
 from transfer_metrics.sources.tasks.label_values import (
     as_array,
     as_numbers,
@@ -222,12 +222,11 @@ def _agree(labels: np.ndarray, dataset: Any, first: Any, where: str) -> bool:
 
 
 def as_example(value: Any) -> Any:
-    """One item of a dataset as an example; uint8 (C, H, W) tensors and (H, W, C) arrays are images.
+    """One item of a dataset as an example; uint8 (H, W, C) and (C, H, W) are images.
 
     Arrays are copied, since a dataset may fill the same memory with every item.
     """
-    tensor = hasattr(value, "detach")
-    if tensor:
+    if hasattr(value, "detach"):
         value = from_tensor(value)
     if is_sound(value):
         sound = as_sound(value)
@@ -236,16 +235,16 @@ def as_example(value: Any) -> Any:
         return np.array([value], np.float32) if isinstance(value, (int, float)) else value
     value = value.copy()
     if value.dtype == np.uint8 and value.ndim in (2, 3):
-        return array_to_image(value.transpose(1, 2, 0) if tensor and value.ndim == 3 else value)
+        return array_to_image(channels_last(value) if value.ndim == 3 else value)
     return _as_float32(value[None], "an example of the dataset")[0]
 
 
 def as_examples(values: Any, where: str) -> Sequence[Any]:
     """Arrays, tensors, data frames and lists as a sequence of examples.
 
-    uint8 arrays with three or four axes are images, (N, H, W) or (N, H, W, C), and tensors also
-    (N, C, H, W), as torch has them; other numbers become float32, one example per entry of the
-    first axis. Lists hold images, texts, pairs of texts, sounds (waveforms of different lengths, or
+    uint8 arrays and tensors with three or four axes are images, (N, H, W), (N, H, W, C) or, as
+    torch has them, (N, C, H, W); other numbers become float32, one example per entry of the first
+    axis. Lists hold images, texts, pairs of texts, sounds (waveforms of different lengths, or
     mappings with ``array`` and ``sampling_rate``), or numbers.
     """
     check_container(values, where)
@@ -258,15 +257,14 @@ def as_examples(values: Any, where: str) -> Sequence[Any]:
         values = values.to_pandas()
     if hasattr(values, "detach"):
         values = from_tensor(values)
-        if values.dtype == np.uint8 and values.ndim == 4 and values.shape[-1] not in (1, 3):
-            values = values.transpose(0, 2, 3, 1)
     elif hasattr(values, "to_numpy"):
         values = _of_frame(values, where)
     if isinstance(values, np.ndarray) and values.dtype.kind in "OUS":
         values = values.tolist()
     if isinstance(values, np.ndarray):
         if values.dtype == np.uint8 and values.ndim in (3, 4):
-            return ImageArray(values)
+            with about(where):
+                return ImageArray(channels_last(values) if values.ndim == 4 else values)
         return Rows(_as_float32(values, where))
     if not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
         raise InvalidInputError(

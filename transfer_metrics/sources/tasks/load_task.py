@@ -109,7 +109,7 @@ def load_task(
     counts them; ``missing=error`` refuses them, and ``missing=keep`` takes texts such as ``None``
     for classes. Where words have labels (tagging, named entities)
     every word is an example, and models read it in its sentence; the label -100 leaves a word out.
-    uint8 arrays (N, H, W), (N, H, W, 1) and (N, H, W, 3), and tensors (N, C, H, W), are images;
+    uint8 arrays and tensors (N, H, W), (N, H, W, C) and (N, C, H, W) of 1 or 3 channels are images;
     other numbers are float32. Classes are numbered in sorted order, the same in all splits. Nothing
     is unpickled or executed. Images are decoded when they are used.
 
