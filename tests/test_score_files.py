@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsWarning
 from transfer_metrics.sources.tasks.load_task import load_task
@@ -319,3 +320,29 @@ def test_lines_of_labels_are_of_examples(tmp_path):
     for header in ("label\n", ""):  # a header is no class, whatever the number of examples
         (tmp_path / "y.txt").write_text(f"{header}0\n1\n1\n0\n\n")
         assert list(map(int, read_labels_of(str(tmp_path / "y.txt"), 5, {}))) == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("orient", ["index", "split"])
+def test_a_series_in_json_with_its_index_is_told_to_leave_it_out(orient, tmp_path):
+    y = pd.Series(np.arange(30) % 2)
+    for read in (labels, features):
+        with pytest.raises(InvalidInputError, match=r"a series with its index.*orient='records'"):
+            read(tmp_path, y.to_json(orient=orient), "y.json")
+        found = read(tmp_path, y.to_json(orient="records"), "y.json")
+        assert np.ravel(found).tolist() == y.tolist()
+
+
+def test_tensors_are_read_as_arrays(tmp_path):
+    path, y = str(tmp_path / "x.pt"), np.arange(30) % 2
+    torch.save(torch.tensor(ROWS), path)
+    np.testing.assert_array_equal(read_values(path)[0], ROWS)
+    torch.save(torch.tensor(y), path)
+    assert list(read_labels_of(path, 30, {})) == y.tolist()
+    for both in ({"X": torch.tensor(ROWS), "y": y.tolist()}, (torch.tensor(ROWS), y.tolist())):
+        torch.save(both, path)
+        found = read_values(path)[0]
+        np.testing.assert_array_equal(found["X"], ROWS)
+        np.testing.assert_array_equal(found["y"], y)
+    torch.save({"X": None}, path)
+    with pytest.raises(InvalidInputError, match="None"):
+        read_values(path)

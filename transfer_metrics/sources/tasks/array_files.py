@@ -22,6 +22,7 @@ from transfer_metrics.naming import a_type
 from transfer_metrics.sources import zoo
 from transfer_metrics.sources.tasks.assembly import make_task
 from transfer_metrics.sources.tasks.in_memory import as_examples
+from transfer_metrics.sources.tasks.label_values import from_tensor
 from transfer_metrics.sources.tasks.labels import Kind
 from transfer_metrics.sources.tasks.paths import existing, foreign, usual_splits
 from transfer_metrics.sources.tasks.sequences import StoredImages
@@ -36,11 +37,19 @@ _EMPTY = 1 << 20
 def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray]:
     """The array of an ``.npy`` file, or those of an ``.npz`` archive by name.
 
-    Sizes are compared with what the headers claim before anything is unpacked.
+    So are a tensor in a ``.pt`` file, a dictionary of them, and ``(X, y)``. Sizes are compared with
+    what the headers claim before anything is unpacked.
     """
     try:
         if not os.path.isfile(path):
             raise ValueError("there is no such file")
+        if str(path).lower().endswith((".pt", ".pth")):
+            found = read_torch(Path(path))
+            if isinstance(found, (tuple, list)) and len(found) == 2:
+                found = {"X": found[0], "y": found[1]}
+            if not isinstance(found, dict):
+                return _plain(found)
+            return {str(name): _plain(value) for name, value in found.items()}
         with open(path, "rb") as file:
             archive = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
             file.seek(0)
@@ -53,6 +62,13 @@ def read_arrays(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarr
             f"or numpy.save, without object arrays"
         )
         raise InvalidInputError(f"{str(path)!r} {told}") from error
+
+
+def _plain(value: Any) -> np.ndarray:
+    array = from_tensor(value) if hasattr(value, "detach") else np.asarray(value)
+    if array.dtype.hasobject:
+        raise ValueError(f"it holds {a_type(value)}, which is no tensor")
+    return array
 
 
 def _archive(file: BinaryIO) -> dict[str, np.ndarray]:

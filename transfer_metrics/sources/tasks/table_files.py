@@ -101,6 +101,15 @@ def _check_rows(rows: Sequence[Any]) -> None:
             "folder per class, or a .csv of file names and labels, with a column for each"
         )
     values = list(row.values())
+    lone = isinstance(row.get("data"), list) and {*row} <= {"name", "index", "data"}
+    numbered = len(row) > 1 and [*row] == [*map(str, range(len(row)))]
+    if (lone and "index" in row) or (
+        numbered and not any(isinstance(v, (dict, list)) for v in values)
+    ):
+        raise ValueError(
+            "it is a series with its index; write its values alone, as "
+            "series.to_json(path, orient='records') writes them"
+        )
     if isinstance(row.get("data"), list) and {"columns", "schema"} & row.keys():
         raise ValueError(f"its columns are apart from its rows; {_RECORDS}")
     if all(isinstance(value, dict) for value in values):
