@@ -158,6 +158,14 @@ def test_a_spectrum_that_falls_is_a_header(tmp_path):
     assert len(features(tmp_path, lines(np.sort(values[:1])[:, ::-1]) + lines(values))) == 31
 
 
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_row_that_runs_as_a_spectrum_by_chance_hides_no_header(way, tmp_path):
+    values = np.random.default_rng(1).random((90, 6)).round(4)
+    values[40] = np.sort(values[40])[::way]
+    header = ",".join(["400.5", "400.6", "500.2", "600", "700.5", "800"][::way])
+    np.testing.assert_array_equal(features(tmp_path, f"{header}\n" + lines(values)), values)
+
+
 def test_a_series_without_a_header_has_its_index(tmp_path):
     y = pd.Series(np.arange(30) % 3)
     assert labels(tmp_path, y.to_csv(header=False)) == [*map(str, y)]

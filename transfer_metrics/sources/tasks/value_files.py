@@ -23,6 +23,8 @@ from transfer_metrics.untrusted import TABLE, read_text, visible
 _SEPARATED = (".csv", ".tsv", ".txt")
 _EVEN = 0.05
 """By how much steps of a spectrum differ, as a share, where its numbers are rounded."""
+_CHANCE = 0.05
+"""Share of rows that may rise as a spectrum does; of five numbers one in 120 does by chance."""
 _POSITION, _WHOLE = re.compile(r"0|[1-9][0-9]*"), re.compile(r"[+-]?[0-9]+")
 """Positions of columns, and whole numbers, as they are written; floats of pandas have a point."""
 _TABLES = (*_SEPARATED, ".json", ".jsonl", ".parquet")
@@ -147,8 +149,8 @@ def _name_columns(numbers: np.ndarray, table: Table) -> bool:
 
     They count from 0, as pandas does, or are some of such a count, over cells of which none is
     written as a whole number. Or they rise: whole ones over columns of which each has some that are
-    not whole, where two are no wonder unless by one; and of a spectrum, over rows of which none
-    rises, either beyond all their numbers or, not whole, in even steps. A spectrum may fall alike.
+    not whole, where two are no wonder unless by one; and of a spectrum, over rows that hardly
+    rise, either beyond all their numbers or, not whole, in even steps. A spectrum may fall alike.
     """
     steps, columns = np.diff(numbers), table.columns[-len(numbers) :]
     if len(steps) and numbers[0] == 0 and (steps == 1).all():
@@ -169,7 +171,11 @@ def _name_columns(numbers: np.ndarray, table: Table) -> bool:
         numbers, steps, below = numbers[::-1], -steps[::-1], below[:, ::-1]
     elif whole and (len(numbers) > 2 or steps[0] == 1) and (below % 1 != 0).any(axis=0).all():
         return True
-    if len(numbers) < SPECTRUM or not len(below) or (np.diff(below, axis=1) > 0).all(axis=1).any():
+    if (
+        len(numbers) < SPECTRUM
+        or not len(below)
+        or (np.diff(below, axis=1) > 0).all(axis=1).mean() > _CHANCE
+    ):
         return False
     beyond = numbers[0] > below.max() or numbers[-1] < below.min()
     return bool(beyond or (not whole and np.allclose(steps, steps.mean(), rtol=_EVEN)))
