@@ -464,6 +464,34 @@ def test_chances_after_a_race_are_of_all_candidates():
     assert "2 that a race dropped count by scores of fewer examples" in str(short)
 
 
+def test_chances_after_a_race_of_a_relative_metric_are_those_of_its_logarithms():
+    """Scores that improve by factors of a million, as gbc does, move by factors."""
+    rows = [("a", 2.0, 14.0, 0.5), ("b", 1.8, 14.5, 0.6), ("c", 1.5, None, 0.4), ("d", 0.1, None, 1)]
+    base = {"layer": "l", "metric": "m", "higher_is_better": True}
+
+    def table(of, error, **options):
+        return tm.ScoreTable(
+            {**base, **options, "model": m, "value": of(few), "stderr": error(few, e), "n": 100}
+            | {"round": 1}
+            if many is None
+            else {**base, **options, "model": m, "value": of(many), "stderr": error(many, e)}
+            | {"n": 400, "earlier": [100, of(few)]}
+            for m, few, many, e in rows
+        )
+
+    plain = table(lambda v: v, lambda v, e: e)
+    uneven = table(lambda v: -np.exp(-v), lambda v, e: e * np.exp(-v), relative=True)
+    one, other = (t.ranking().set_index("model") for t in (plain, uneven))
+    assert other["p_score"].to_dict() == pytest.approx(one["p_score"].to_dict(), abs=1e-9)
+    assert other["p_best"].sum() == pytest.approx(1.0)
+    # A score that was rounded to zero has no error, and nothing breaks.
+    [first, *rest] = uneven.records
+    zero = tm.ScoreTable([{**first, "value": 0.0, "stderr": None}, *rest]).ranking()
+    assert zero["model"][0] == "a"
+    assert zero["p_best"].sum() == pytest.approx(1.0)
+    assert zero["p_score"].isna().all()
+
+
 def test_one_that_is_left_is_not_surely_the_best():
     table = rank(field([0.95, 1.0, 0.98, 0.97, 0.3]), draw(3), "knn", budget=0.5)
     found = table.ranking()

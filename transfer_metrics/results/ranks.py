@@ -66,8 +66,9 @@ class Round(NamedTuple):
     """Candidates as they stood in a round of a race: only scores of the same examples compare."""
 
     entered: list[Record]
-    # The others, moved by what the scores of those who entered have changed since: the spread of
-    # those who are left is not that of all, in which scores are trusted.
+    # The others, moved by what the scores of those who entered have changed since, on the scale
+    # on which errors are even: the spread of those who are left is not that of all, in which
+    # scores are trusted.
     out: list[Record]
 
 
@@ -203,9 +204,9 @@ class Ranking:
             out = []
             for gone in (r for r in scored if (r.round or math.inf) < end):
                 then = self._stood(left, own, gone)
-                change = np.mean([r.value or 0.0 for r in entered]) if entered else 0.0
-                change -= np.mean([r.value or 0.0 for r in then]) if then else 0.0
-                moved = replace(gone, value=(gone.value or 0.0) + float(change), deviations=None)
+                even = gone.even
+                value = (even.value or 0.0) + (_mean_even(entered) - _mean_even(then))
+                moved = gone.uneven(replace(even, value=value, deviations=None))
                 out.append(
                     replace(moved, n=dropped.n, trust=dropped.trust, outside=dropped.outside)
                 )
@@ -260,9 +261,13 @@ class Ranking:
             told = ((r, r.score_on(n)) for r in same if self.view != "all" or r is record)
             then = [replace(r, value=value) for r, value in told if value is not None]
             if then:
-                error = record.stderr and record.stderr * math.sqrt((record.n or n) / max(n, 1))
-                stood = replace(standing_for(then, self.view), n=n, stderr=error, deviations=None)
-                found.append(replace(stood, trust=dropped.trust, outside=dropped.outside))
+                error = record.even.stderr
+                error = error and error * math.sqrt((record.n or n) / max(n, 1))
+                best = standing_for(then, self.view)
+                stood = best.uneven(replace(best.even, n=n, stderr=error, deviations=None))
+                found.append(
+                    replace(stood, value=best.value, trust=dropped.trust, outside=dropped.outside)
+                )
         return found
 
     def _of_scored(self) -> tuple[float, float]:
@@ -323,6 +328,11 @@ def _higher_is_better(records: Iterable[Record]) -> bool:
             f"higher_is_better=False, or True"
         )
     return False not in told
+
+
+def _mean_even(records: Sequence[Record]) -> float:
+    """Mean of scores on the scale on which their errors are even; 0 of none."""
+    return float(np.mean([r.even.value or 0.0 for r in records])) if records else 0.0
 
 
 def _errors(

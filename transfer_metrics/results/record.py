@@ -166,12 +166,30 @@ class Record:
             return self
         size = -self.value
         if not size:
-            return replace(self, value=math.inf, stderr=None, deviations=None)
+            # It was rounded to zero, so it is at most the smallest number.
+            return replace(self, value=-math.log(math.ulp(0.0)), stderr=None, deviations=None)
         return replace(
             self,
             value=-math.log(size),
             stderr=self.stderr and self.stderr / size,
             deviations=self.deviations and [d / size for d in self.deviations],
+        )
+
+    def uneven(self, even: Record) -> Record:
+        """What ``even`` made of a record like this one, back on the scale of its scores.
+
+        >>> found = Record(value=-0.01, stderr=0.005, relative=True)
+        >>> found.uneven(replace(found.even, value=0.0)).stderr
+        0.5
+        """
+        if not self.relative or even.value is None:
+            return even
+        size = math.exp(min(-even.value, _MOST_LOG))
+        return replace(
+            even,
+            value=-size,
+            stderr=even.stderr and even.stderr * size,
+            deviations=even.deviations and [d * size for d in even.deviations],
         )
 
     @property
