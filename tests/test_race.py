@@ -466,7 +466,12 @@ def test_chances_after_a_race_are_of_all_candidates():
 
 def test_chances_after_a_race_of_a_relative_metric_are_those_of_its_logarithms():
     """Scores that improve by factors of a million, as gbc does, move by factors."""
-    rows = [("a", 2.0, 14.0, 0.5), ("b", 1.8, 14.5, 0.6), ("c", 1.5, None, 0.4), ("d", 0.1, None, 1)]
+    rows = [
+        ("a", 2.0, 14.0, 0.5),
+        ("b", 1.8, 14.5, 0.6),
+        ("c", 1.5, None, 0.4),
+        ("d", 0.1, None, 1),
+    ]
     base = {"layer": "l", "metric": "m", "higher_is_better": True}
 
     def table(of, error, **options):
