@@ -501,7 +501,7 @@ def test_metrics_that_share_their_merges_get_what_they_get_alone():
 def test_metrics_of_examples_get_a_bootstrap_only_when_asked():
     x, y = draw(np.random.default_rng(2))
     plain = tm.score(x, y, "knn", intervals=True).records[0]
-    assert plain["deviations"] is None
+    assert plain["intervals"] == "binomial"
     assert plain["stderr"] == pytest.approx(float(tm.knn(x, y).stderr))
     asked = tm.score(x, y, "knn", intervals="bootstrap").records[0]
     assert len(asked["deviations"]) == _BLOCKS
@@ -549,6 +549,44 @@ def test_difference_of_two_models_cancels_what_they_share():
     assert table.ranking()["p_best"].sum() == pytest.approx(1.0)
     with pytest.raises(tm.UnknownNameError):
         table.difference("a", "c")
+
+
+@pytest.mark.parametrize("name", ["knn", "knn(balanced=True)", "ridge_probe"])
+def test_difference_of_two_shares_of_the_same_examples_is_paired(name):
+    """Over draws of the examples, the difference spreads as its error says, not as two apart."""
+    gaps, errors, apart = [], [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x, y = draw(rng, shift=0.9)
+        z = x + 0.3 * rng.standard_normal(x.shape)
+        rows = [
+            {**tm.score(v, y, name, intervals=True).records[0], "model": model}
+            for model, v in (("a", x), ("b", z))
+        ]
+        for row in rows:
+            plain = tm.get_metric(name).of_features(x if row["model"] == "a" else z, y)
+            assert np.linalg.norm(row["deviations"]) == pytest.approx(plain.stderr, rel=1e-12)
+            assert row["stderr"] == plain.stderr
+            assert row["intervals"] == "binomial"
+        table = tm.ScoreTable(rows)
+        assert table.difference("a", "a") == (0.0, 0.0)
+        gap, error = table.difference("a", "b")
+        gaps.append(gap)
+        errors.append(error)
+        apart.append(np.hypot(*(row["stderr"] for row in rows)))
+        # A binomial error is no Student's t of twenty blocks.
+        half = table.ranking().set_index("model").loc["a", "high"] - rows[0]["value"]
+        assert half == pytest.approx(1.959964 * rows[0]["stderr"], rel=1e-6)
+    spread = np.std(gaps, ddof=1)
+    assert 0.7 < np.mean(errors) / spread < 1.4
+    assert np.mean(apart) / spread > 1.4
+
+
+def test_a_model_is_not_apart_from_itself():
+    rows = [{"model": m, "metric": "knn", "layer": "fc", "value": 1.0, "stderr": 0.1} for m in "ab"]
+    table = tm.ScoreTable(rows)
+    assert table.difference("a", "a") == (0.0, 0.0)
+    assert table.difference("a", "b") == (0.0, pytest.approx(np.hypot(0.1, 0.1)))
 
 
 def test_a_relative_error_is_alike_to_both_sides_of_the_logarithm(tmp_path):

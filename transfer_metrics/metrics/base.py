@@ -62,16 +62,17 @@ class Estimate(float):
     """
 
     stderr: float
+    shares: Any  # what each example adds, (n,), less what they add on average; None if not known
 
-    def __new__(cls, value: float, stderr: float = math.nan) -> Estimate:
+    def __new__(cls, value: float, stderr: float = math.nan, shares: Any = None) -> Estimate:
         """Wrap ``value`` with its standard error."""
         self = super().__new__(cls, value)
-        self.stderr = stderr
+        self.stderr, self.shares = stderr, shares
         return self
 
     @classmethod
-    def of_proportion(cls, share: float, n: int) -> Estimate:
-        """A share of n independent examples, with its binomial standard error.
+    def of_proportion(cls, share: float, n: int, hits: Any = None) -> Estimate:
+        """A share of n independent examples, of ``hits`` (n,), with its binomial standard error.
 
         Where all or none count, that would be 0, which nobody believes: the error is then that of
         Jeffreys' posterior, Beta(n p + 1/2, n (1 - p) + 1/2).
@@ -80,7 +81,8 @@ class Estimate(float):
         [0.05, 0.007]
         """
         if 0.0 < share < 1.0:
-            return cls(share, math.sqrt(share * (1.0 - share) / n))
+            shares = None if hits is None else (hits - share) / n
+            return cls(share, math.sqrt(share * (1.0 - share) / n), shares)
         middle = (n * share + 0.5) / (n + 1)
         return cls(share, math.sqrt(middle * (1.0 - middle) / (n + 2)))
 
@@ -235,7 +237,7 @@ class Metric:
             )
         if _has_one_class(statistic):
             warn(f"{self.label}: all examples have one label, so there is nothing to tell apart")
-        return Estimate(value, getattr(result, "stderr", math.nan))
+        return Estimate(value, getattr(result, "stderr", math.nan), getattr(result, "shares", None))
 
 
 def _versions(statistic: Any) -> list[tuple[Tensor, int]]:

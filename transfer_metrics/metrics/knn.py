@@ -109,11 +109,17 @@ def knn(
         for near in found:
             credit[near.rows] = _credit(near, y, k, statistic.num_classes)
         if not balanced:
-            return Estimate.of_proportion(float(credit.sum()) / statistic.n, statistic.n)
-        of_class = [credit[y == code] for code in np.unique(y)]
-        parts = [Estimate.of_proportion(float(c.mean()), len(c)) for c in of_class]
+            share = float(credit.sum()) / statistic.n
+            return Estimate.of_proportion(share, statistic.n, credit)
+        codes, sizes = np.unique(y, return_counts=True)
+        parts = [
+            Estimate.of_proportion(float(credit[y == code].mean()), size)
+            for code, size in zip(codes, sizes.tolist(), strict=True)
+        ]
         error = np.sqrt(sum(part.stderr**2 for part in parts)) / len(parts)
-        return Estimate(float(np.mean(parts)), float(error))
+        of_each = np.searchsorted(codes, y)
+        shares = (credit - np.array(parts)[of_each]) / (len(parts) * sizes[of_each])
+        return Estimate(float(np.mean(parts)), float(error), shares)
     if balanced:
         raise InvalidInputError("balanced=True is for classes; leave it out")
     predicted = np.empty_like(y)

@@ -83,13 +83,14 @@ def ridge_probe(statistic: FeatureSample, *, strengths: Sequence[float] = _RIDGE
         return Estimate(float((1.0 - press)[chosen].mean()))
     scales = torch.ones_like(statistic.moments.target_mean)
     _, hits = _leave_one_out(statistic, targets, strengths, scales)
-    return Estimate.of_proportion(hits / statistic.n, statistic.n)
+    hit = hits.double().cpu().numpy()
+    return Estimate.of_proportion(float(hit.sum()) / statistic.n, statistic.n, hit)
 
 
 def _leave_one_out(
     statistic: FeatureSample, targets: Tensor, strengths: Sequence[float], scales: Tensor
-) -> tuple[Tensor, int]:
-    """Squared leave-one-out errors of each target (K,) at the best strength, and its hits.
+) -> tuple[Tensor, Tensor]:
+    """Squared leave-one-out errors of each target (K,) at the best strength, and its hits (n,).
 
     Targets are multiplied by their ``scales`` (K,). A hit is a correct arg-max prediction. The
     leverages h of all strengths come from one product; the errors ``e`` of a strength only where it
@@ -112,7 +113,7 @@ def _leave_one_out(
     missed = float(((moments.spread * scales.square()).sum() - reached.sum()).clamp_min(0.0))
     squares = missed + reached @ (1.0 - keep).square()
     bounds = (squares * weights.amin(dim=0)).sqrt()
-    found: dict[int, tuple[float, Tensor, int]] = {}
+    found: dict[int, tuple[float, Tensor, Tensor]] = {}
     # By generalised cross-validation, which is seldom wrong, so that few are left after the first.
     todo = (squares / apart.mean(dim=0).square()).argsort().tolist()
     while todo:
@@ -142,24 +143,24 @@ def _leverages(statistic: FeatureSample, basis: Tensor, keep: Tensor) -> Tensor:
 
 def _errors(
     statistic: FeatureSample, targets: Tensor, scales: Tensor, weights: Tensor, apart: Tensor
-) -> tuple[Tensor, Tensor, int]:
-    """Of predictions by weights (D, K): ``Σ_k e²`` (n,), ``Σ_n (e / apart)²`` (K,), and hits."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of predictions by weights (D, K): ``Σ_k e²`` (n,), ``Σ_n (e / apart)²`` (K,), hits (n,)."""
     moments = statistic.moments
     rows = max(_BLOCK // max(weights.shape), 1)
 
-    def of(block: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, int]:
+    def of(block: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         x, truth, left = block
         errors = (truth - moments.target_mean).mul_(scales).sub_(product(x - moments.mean, weights))
         lengths = errors.square().sum(dim=1)
         errors /= left[:, None]
         press = errors.square().sum(dim=0)
         hit = errors.neg_().add_(truth).argmax(dim=1) == truth.argmax(dim=1)
-        return lengths, press, int(hit.sum())
+        return lengths, press, hit
 
     pieces = zip(statistic.x.split(rows), targets.split(rows), apart.split(rows), strict=True)
     found = side_by_side(of, list(pieces))
     lengths, press, hits = zip(*found, strict=True)
-    return torch.cat(lengths), torch.stack(press).sum(dim=0), sum(hits)
+    return torch.cat(lengths), torch.stack(press).sum(dim=0), torch.cat(hits)
 
 
 @register_metric(

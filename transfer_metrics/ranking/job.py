@@ -24,7 +24,7 @@ from transfer_metrics.naming import short_id
 from transfer_metrics.ranking.cache import ResultCache, content_key, score_code
 from transfer_metrics.ranking.metric_choice import resolve_metrics
 from transfer_metrics.results.error_bars import MODES, interval_modes
-from transfer_metrics.results.record import NO_TIME, Record
+from transfer_metrics.results.record import BINOMIAL, NO_TIME, Record
 from transfer_metrics.sources.models.model import Model
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 from transfer_metrics.sources.tasks.task import Split, Task
@@ -211,9 +211,10 @@ class Job:
         versions = {m.label: m.version for m in self.metrics}
         done = set()
         for r in known:
-            # The last mode finds an error wherever another does.
+            # The last mode finds an error wherever another does; shares need no jackknife.
             mode = self.modes.get(r.label)
-            has_error = mode is None or r.intervals in (mode, MODES[-1])
+            enough = {mode, MODES[-1], BINOMIAL if mode == MODES[0] else mode}
+            has_error = mode is None or r.intervals in enough
             if has_error and r.version == versions.get(r.label):
                 done.add(r.label)
         missing = [m for m in self.metrics if m.label not in done]

@@ -49,8 +49,8 @@ def race(
     changes with the number of examples, as it does under ``h_score`` where features outnumber
     examples; dropping by rank knows no errors at all. Metrics of examples (``knn``, the probes)
     have no jackknife: they are tested by their own standard errors, taken as independent, or, with
-    ``intervals="bootstrap"``, by half-samples over common blocks; those without any go by rank
-    alone.
+    ``intervals=True``, paired over common blocks, or by half-samples over these with
+    ``intervals="bootstrap"``; those without any go by rank alone.
 
     Each round adds ranges of examples to the models that are still in the race: the statistics of
     the ranges before are kept until a model is out, and merged with those of the new ones. The

@@ -24,9 +24,9 @@ from transfer_metrics.features.store import Batch, FeatureStore, mean_of
 from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.naming import short_id
 from transfer_metrics.progress import check_time
-from transfer_metrics.results.error_bars import blocks_for, deviations
-from transfer_metrics.results.record import Record
-from transfer_metrics.statistics import ClassMoments, ClassRows
+from transfer_metrics.results.error_bars import MODES, blocks_for, deviations, shared_deviations
+from transfer_metrics.results.record import BINOMIAL, Record
+from transfer_metrics.statistics import ClassMoments, ClassRows, FeatureSample
 from transfer_metrics.statistics.linalg import Scatter
 from transfer_metrics.statistics.statistics import FLOAT, Labels, Needs, Statistics
 from transfer_metrics.threads import threads_to_score
@@ -204,9 +204,10 @@ def _scored(
         if key in whole and not spoiled:
             statistic, built = whole[key]
             built += merged if key in influences else 0.0
-            score = functools.partial(metric, statistic)
+            score, mode = functools.partial(metric, statistic), modes.get(metric.label)
+            places = _places(statistic, labels) if mode == MODES[0] else None
             try:
-                record = valued(record, score, built / shares[key], modes.get(metric.label))
+                record = valued(record, score, built / shares[key], mode, places)
             except WrittenStatisticError as error:
                 spoiled = str(error)
         if spoiled or key not in whole:
@@ -233,6 +234,13 @@ def _scored(
     return [found[metric.label] for metric in metrics]
 
 
+def _places(statistic: Any, labels: Labels) -> np.ndarray | None:
+    """Places of the rows of a sample, from which blocks are dealt; none where it left some out."""
+    if not isinstance(statistic, FeatureSample) or not statistic.num_classes:
+        return None
+    return labels.places if np.array_equal(statistic.y.cpu(), labels.values) else None
+
+
 def unscored(base: Record, metrics: Iterable[Metric]) -> list[Record]:
     """Records that say of which metric they are, without a value."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -251,11 +259,16 @@ def unscored(base: Record, metrics: Iterable[Metric]) -> list[Record]:
 
 
 def valued(
-    record: Record, score: Callable[[], Estimate], built: float = 0.0, mode: str | None = None
+    record: Record,
+    score: Callable[[], Estimate],
+    built: float = 0.0,
+    mode: str | None = None,
+    places: np.ndarray | None = None,
 ) -> Record:
     """A record with the value of a score and its time, or why there is none.
 
-    ``built`` is the time that its statistics took, and ``mode`` says how its error is found.
+    ``built`` is the time that its statistics took, ``mode`` says how its error is found, and by
+    their ``places`` examples are dealt into blocks, where the score is a mean over them.
     """
     started = time.perf_counter()
     try:
@@ -264,11 +277,13 @@ def valued(
         raise  # statistics have to be built anew, or are of no use to other metrics
     except (TransferMetricsError, ArithmeticError, RuntimeError) as error:
         return replace(record, error=str(error))
+    own = [] if places is None else shared_deviations(value, places)
     return replace(
         record,
         value=float(value),
         stderr=None if np.isnan(value.stderr) else float(value.stderr),
-        intervals=mode,
+        deviations=own or None,
+        intervals=BINOMIAL if own else mode,
         statistics_seconds=built,
         seconds=time.perf_counter() - started + built,
     )
@@ -282,6 +297,6 @@ def with_methods(records: Iterable[Record]) -> list[Record]:
     return [
         r
         if r.intervals is None or r.deviations
-        else replace(r, intervals=None if r.stderr is None else "binomial")
+        else replace(r, intervals=None if r.stderr is None else BINOMIAL)
         for r in records
     ]

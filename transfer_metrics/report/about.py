@@ -14,7 +14,7 @@ from transfer_metrics.ranking.metric_choice import COMBINATIONS
 from transfer_metrics.report.gather import Gathered, Setting
 from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.ranks import width_warnings
-from transfer_metrics.results.record import Record, phases
+from transfer_metrics.results.record import BINOMIAL, Record, phases
 from transfer_metrics.results.table import ScoreTable
 from transfer_metrics.results.wording import count, duration, listed, several
 from transfer_metrics.syntax import split_list
@@ -278,7 +278,9 @@ def _models(records: Iterable[Record]) -> str:
 
 
 def _intervals(records: Sequence[Record]) -> str:
-    blocks = sorted({len(r.deviations) for r in records if r.deviations})
+    blocks = sorted(
+        {len(r.deviations) for r in records if r.deviations and r.intervals != BINOMIAL}
+    )
     over = f" over {listed(blocks)} blocks of examples" if blocks else ""
     modes = ", ".join(map(visible, _values(records, "intervals")))
     return f"{modes}{over}" if modes else "none"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, TransferMetricsError, quiet
-from transfer_metrics.metrics.base import Metric
+from transfer_metrics.metrics.base import Estimate, Metric
 from transfer_metrics.statistics import FeatureSample
 from transfer_metrics.statistics.influence import Parts
 
@@ -104,6 +104,19 @@ def deviations(
         found = {label: scale * (share * s.sum() - s) for label, s in found.items()}
     # A score that no block moves is at a bound, such as one of features shrunk to nothing.
     return {label: values.tolist() for label, values in found.items() if np.any(values)}
+
+
+def shared_deviations(score: Estimate, places: np.ndarray) -> list[float]:
+    """Deviations over blocks of a mean over examples at ``places`` (n,), whose norm is its error.
+
+    That error knows more than twenty blocks do; they tell what two models share. None where the
+    score does not say what each example adds, or all add as much.
+    """
+    if score.shares is None:
+        return []
+    sums = np.bincount(places % _BLOCKS, score.shares, _BLOCKS)
+    norm = np.linalg.norm(sums)
+    return (sums * (score.stderr / norm)).tolist() if norm > _ROUNDING * score.stderr else []
 
 
 def _values(metrics: Sequence[Metric], whole: Any, parts: Iterable[Any]) -> dict[str, np.ndarray]:

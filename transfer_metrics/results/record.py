@@ -33,6 +33,8 @@ MEASURED = (*QUALITIES, *BESIDE, *MOVES, *(f"val_{name}" for name in QUALITIES))
 _MOST_DEVIATIONS = 10_000
 # Logarithm of the largest end of an interval.
 _MOST_LOG = 700.0
+BINOMIAL = "binomial"
+"""Of errors: that of a share of the examples, whatever its deviations over blocks are."""
 NO_TIME = "the time was over before it was scored"
 """The error of a model that a limit of time left without a score."""
 _KIND = re.compile(r": (\w+ of [\w ]+), ")
@@ -204,8 +206,8 @@ class Record:
         even = self.even
         if even.value is None or even.stderr is None:
             return math.nan, math.nan
-        few = even.deviations and float(stdtrit(len(even.deviations) - 1, 0.975))
-        half = (few or 1.959964) * even.stderr
+        few = even.deviations if self.intervals != BINOMIAL else None
+        half = (float(stdtrit(len(few) - 1, 0.975)) if few else 1.959964) * even.stderr
         low, high = even.value - half, even.value + half
         if self.relative:
             low, high = -math.exp(min(-low, _MOST_LOG)), -math.exp(-high)
@@ -240,6 +242,8 @@ class Record:
                 f"{self.model} was scored on {self.n} examples and {other.model} on {other.n}, so "
                 f"their scores do not compare; rank the two without budget="
             )
+        if self == other:
+            return 0.0, 0.0
         value, a, b = (self.value or 0.0) - (other.value or 0.0), self.even, other.even
         apart = (a.value or 0.0) - (b.value or 0.0)
         unit = 1.0

@@ -171,8 +171,9 @@ class ScoreTable(LongTable):
         """How much higher one model scores than another, and the standard error of that.
 
         Each model is represented as in ``ranking``. Errors over common blocks of examples, as
-        ``intervals`` gives them, are subtracted block by block, so what hits both models alike
-        cancels; without them the errors are taken to be independent. The difference over its error
+        ``intervals`` gives them, also to ``knn`` and ``ridge_probe``, are subtracted block by
+        block, so what hits both models alike cancels; without them, and of ``linear_probe``, errors
+        are taken to be independent, which is too wide. The difference over its error
         tells as much as ``p_score`` does, also of a metric whose errors are relative.
 
         Raises:
