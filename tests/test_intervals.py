@@ -630,7 +630,7 @@ def test_an_uneven_interval_is_told_by_both_ends(tmp_path, capsys):
         {"gbc": -0.2, "low gbc": low, "high gbc": high}, rel=1e-6
     )
     page = Path(table.report(tmp_path / "page.html")).read_text()
-    assert "(−0.53 to −0.075)" in page
+    assert "(−0.533 to −0.0751)" in page
     assert "±" not in page.partition("<script")[0]
     x, y = draw(np.random.default_rng(25))
     np.savez(tmp_path / "data.npz", X=x, y=y)

@@ -406,3 +406,20 @@ def test_trade_off_draws_intervals_and_leaves_out_what_has_no_place():
     assert [0.3, 0.6] in [np.asarray(line.get_ydata()).tolist() for line in ax.lines]
     with pytest.raises(InvalidInputError, match="no metric"):
         _trade_off(metrics(rows[1:]), axes())
+
+
+@pytest.mark.parametrize("kind", ["layers", "ranking"])
+def test_scores_of_many_sizes_stand_apart(kind):
+    """A millionth and a thousandth are as far from each other as a thousandth and one."""
+    base = {"metric": "gbc", "higher_is_better": True, "relative": True}
+    sizes = {"a": 1e-6, "b": 1e-3, "c": 1.0}
+    rows = [{"model": m, "value": -v, "depth": 1.0, "layer": "fc"} for m, v in sizes.items()]
+    for relative in (True, False):
+        table = ScoreTable([{**base, **row, "relative": relative} for row in rows])
+        ax = getattr(table.plot, kind)("gbc")
+        points = [[-v, -v] for v in sizes.values()]
+        x = ax.transData.transform(points)[:, 1 if kind == "layers" else 0]
+        near, far = abs(x[0] - x[1]), abs(x[1] - x[2])
+        assert near / far == pytest.approx(1.0 if relative else 1e-3, rel=0.05)
+    zero = ScoreTable([{**base, **rows[0]}, {**base, **rows[1], "value": 0.0}])
+    getattr(zero.plot, kind)("gbc").figure.canvas.draw()

@@ -607,6 +607,16 @@ def test_intervals_stand_where_their_numbers_are(tmp_path):
         assert ends[1] - ends[0] == pytest.approx(94 * share, abs=0.03)
 
 
+def test_a_number_is_written_as_in_the_table_wherever_it_stands(tmp_path):
+    base = {"metric": "gbc", "layer": "fc", "depth": 1.0, "relative": True}
+    values = {"a": -1.053e-06, "b": -0.3}
+    table = tm.ScoreTable([{**base, "model": m, "value": v} for m, v in values.items()])
+    page = written(tmp_path, table)
+    shown = [cell.text.strip() for cell in page.all("td", **{"class": "num at-score"})]
+    assert shown == ["−1.053e−06", "−0.3"]
+    assert all(text.replace("−", "-") in str(table) for text in shown)
+
+
 # --- the command line ----------------------------------------------------------------------------
 
 

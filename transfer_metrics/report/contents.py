@@ -18,7 +18,6 @@ from transfer_metrics.results.comparison import Comparison
 from transfer_metrics.results.known_accuracies import known_accuracies
 from transfer_metrics.results.ranks import Ranked
 from transfer_metrics.results.record import QUALITIES, Record
-from transfer_metrics.results.wording import fixed, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,13 +120,6 @@ class Panel:
         """The first candidate, where any has a score."""
         return self.rows[0] if self.rows and self.rows[0].rank is not None else None
 
-    def form(self, value: float) -> str:
-        """A score with as many digits after the point as the others, so that they line up."""
-        largest = max(abs(self.scale.low), abs(self.scale.high))
-        digits = 3 - math.floor(math.log10(largest)) if largest else 3
-        return fixed(value, max(digits, 0)) if digits <= 6 else number(value)
-
-    @property
     def has_intervals(self) -> bool:
         """Whether any row has an interval."""
         return any(not math.isnan(row.low) for row in self.rows)

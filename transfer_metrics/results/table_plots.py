@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +74,7 @@ class TablePlots:
         layers = [plot_label(c.record.layer or "", 20) for c in drawn]
         rows = iter([f"{n}  ({la})" if la else n for n, la in zip(names, layers, strict=True)])
         ax = new_axes(ax, rows_height(groups))
+        _scale(ax.set_xscale, [c.record for c in drawn])
         parts = {label: [next(rows) for _ in own] for label, own in groups.items()}
         places = np.array(named_rows(ax, parts))
         scores, low, high = np.array([(c.score, c.low, c.high) for c in drawn]).T
@@ -133,6 +135,7 @@ class TablePlots:
         ax = new_axes(ax, 4.2)
         handles = []
         drawn = found[: highlight + _MOST_CURVES]
+        _scale(ax.set_yscale, [r for *_, curve in drawn for r in curve])
         for i, (*_, curve) in reversed(list(enumerate(drawn))):
             x = [r.depth or 0.0 for r in curve]
             y = np.array([r.value for r in curve], float)
@@ -247,6 +250,17 @@ class TablePlots:
         """The first names of tasks."""
         tasks = sorted({str(r.task) for r in self._table if r.task})
         return listed(short_labels(tasks, 60), 3)
+
+
+def _scale(set_scale: Callable[..., Any], records: Iterable[Record]) -> None:
+    """Make an axis logarithmic for scores that are told apart by their logarithms.
+
+    Around zero it is linear, from the decade of the score or end next to it, or twelve further.
+    """
+    sizes = [-v for r in records if r.relative for v in (r.value, r.ends[1]) if v and v == v]
+    if sizes:
+        least = math.floor(math.log10(max(min(sizes), 1e-12 * max(sizes))))
+        set_scale("symlog", linthresh=10.0**least, linscale=0.5)
 
 
 def _task_scores(table: LongTable, metric: str) -> pd.DataFrame:

@@ -50,12 +50,14 @@ function ticks(low, high, many) {
   return found;
 }
 
+// As results/wording.py writes numbers in the tables.
 function written(value) {
   if (value === null || value === undefined) return '';
-  const size = Math.abs(value);
-  const text = size !== 0 && (size < 1e-3 || size >= 1e5)
-    ? value.toExponential(2) : String(Number(value.toPrecision(4)));
-  return text.replace('-', '\u2212');
+  const short = Number(value.toPrecision(4));
+  const size = Math.abs(short);
+  const text = size !== 0 && (size < 1e-4 || size >= 1e4)
+    ? short.toExponential().replace(/e(.)(\d)$/, 'e$10$2') : String(short);
+  return text.replaceAll('-', '\u2212');
 }
 
 function padded(low, high) {
