@@ -216,3 +216,24 @@ def test_wrong_input_is_one_line_and_status_two(select, argv, words):
                                   ["--features", "fisher", "--keep", "2"]])  # fmt: skip
 def test_wrong_usage_is_status_two(select, argv, capsys):
     assert select(*argv)[0] == 2
+
+
+@pytest.mark.parametrize("option", ["--from", "--features"])
+def test_a_selection_is_trained_on_wherever_it_is_given(option, tmp_path, capsys):
+    known = {"model": "zoo:cnn-mnist", "task": "sklearn:digits?examples=100", "pool": "avg"}
+    [layer, *_] = tm.list_layers(tm.load_model(known["model"]))
+    columns = np.arange(0, layer.dim, 2)
+    chosen = Selection({layer.name: columns}, {layer.name: layer.dim}, False, "by hand", **known)
+    place = str(tmp_path / "chosen.json")
+    chosen.save(place)
+    given = ["train", option, place, "--quiet", "--out", str(tmp_path / "head")]
+    assert main([*given, "--layers", layer.name]) == 2
+    assert "chosen.json has its layers already" in capsys.readouterr().err
+    assert main([*given, "--head", "linear_probe"]) == 2
+    assert "has some features of its layers, which head2toe reads" in capsys.readouterr().err
+    assert main(given) == 0
+    head = tm.load_head(tmp_path / "head")
+    assert head.source_.name == known["model"]
+    assert {name: sorted(c) for name, c in head.layer_columns_.items()} == {
+        layer.name: columns.tolist()
+    }

@@ -498,13 +498,14 @@ def test_the_verb_prints_the_decision_and_what_comes_next(
         == tm.ScoreTable.load(out / "scores.jsonl").best_layers()[0]
     )
     chosen = Selection.load(out / "chosen.json")
-    argv = ["train", "--features", str(out / "chosen.json"), "--out", str(place / "again")]
-    assert main(argv) == 0
-    again = tm.load_head(place / "again")
-    read = again.layer_columns_ or {la.name: np.arange(la.dim) for la in again.layers_}
-    assert {name: sorted(c) for name, c in read.items()} == {
-        name: sorted(c) for name, c in chosen.layers.items()
-    }
+    for option in ("--features", "--from"):
+        argv = ["train", option, str(out / "chosen.json"), "--out", str(place / option)]
+        assert main(argv) == 0
+        again = tm.load_head(place / option)
+        read = again.layer_columns_ or {la.name: np.arange(la.dim) for la in again.layers_}
+        assert {name: sorted(c) for name, c in read.items()} == {
+            name: sorted(c) for name, c in chosen.layers.items()
+        }
 
 
 def test_results_stand_for_models_and_layers(found: tm.Decision, place: Path) -> None:

@@ -50,8 +50,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--from",
         dest="source",
-        metavar="FOLDER",
-        help="what `rank` or `transfer` wrote: its best model, the best layer of that, its task",
+        metavar="PLACE",
+        help="what `rank` or `transfer` wrote: its best model, the best layer of that, its task; "
+        "of what `select --out` wrote its features, as with --features",
     )
     parser.add_argument("--model", help="a model; needed without --from and --features")
     add_options(parser, "task")
@@ -166,7 +167,10 @@ def _asked(args: argparse.Namespace) -> tuple[Any, Head]:
     from transfer_metrics.selection.base import Selection, read_results
 
     found = read_results(args.source or args.features) if args.source or args.features else None
+    place = args.features or args.source
     chosen = read_results(args.features) if args.features else None
+    if isinstance(found, Selection) and chosen is None:
+        chosen = found
     if chosen is not None and not isinstance(chosen, Selection):
         raise InvalidInputError(
             f"{args.features} has scores, not features; give what `select --out` wrote, or "
@@ -178,17 +182,17 @@ def _asked(args: argparse.Namespace) -> tuple[Any, Head]:
         if value is None:
             raise InvalidInputError(f"{name} is missing; give it, or --from a folder of results")
     if chosen is not None and args.layers:
-        raise InvalidInputError("--features has its layers already; leave --layers out")
+        raise InvalidInputError(f"{place} has its layers already; leave --layers out")
     told = "layers" in (args.head or "")
     partial = chosen is not None and not chosen.is_of_layers
     head = resolve_head(args.head or ("head2toe" if partial else "linear_probe"))
     if chosen is not None:
         head.set_known(layers=list(chosen.layers), **({"pool": chosen.pool} if chosen.pool else {}))
         if isinstance(head, Head2Toe):
-            head.set_params(selector=args.features)
+            head.set_params(selector=place)
         elif partial:
             raise InvalidInputError(
-                f"{args.features} has some features of its layers, which head2toe reads and "
+                f"{place} has some features of its layers, which head2toe reads and "
                 f"{head.name} does not; leave --head out"
             )
     elif args.layers:
