@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -1103,8 +1104,12 @@ def test_counts_are_doubted_wherever_something_is_fitted(fitted: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", TransferMetricsWarning)
         fitted.fit(X, np.minimum(rings, 29))
+        fitted.fit(X, rings, kind="classification")
         if isinstance(fitted, (tm.LinearProbe, tm.Head2Toe)):
             assert fitted.fit(X, rings, kind="regression").kind_ == "regression"
+    if isinstance(fitted, tm.FeatureMapSelector):
+        with pytest.raises(InvalidInputError, match="FeatureMapSelector is for classes; take Lay"):
+            fitted.fit(X, rings, kind="regression")
 
 
 def test_counts_are_targets_of_a_fit_that_is_told_so() -> None:
@@ -1133,3 +1138,45 @@ def test_a_kind_that_labels_cannot_have_is_refused(owner: Any) -> None:
     store = tm.extract(network, (X.astype(np.float32), words), progress=False)
     with pytest.raises(InvalidInputError, match="a store has a kind"):
         owner.fit(store, kind="regression")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array([b"ant", b"bee"]), ["ant", "bee"]),
+        ([b"ant", b"bee"], ["ant", "bee"]),
+        (pd.Series(pd.to_datetime(["2020-01-01 00:00", "2021-06-30 12:00"])),
+         ["2020-01-01 00:00:00", "2021-06-30 12:00:00"]),
+        ([date(2020, 1, 1), date(2021, 6, 30)], ["2020-01-01", "2021-06-30"]),
+    ],
+)  # fmt: skip
+def test_bytes_and_dates_are_text_to_a_head_as_to_a_task(
+    labels: Any, names: list[str], tmp_path: Path
+) -> None:
+    codes = np.arange(40) % 2
+    X = np.random.default_rng(0).normal(size=(40, 3)) + 9 * codes[:, None]
+    y = labels[codes] if hasattr(labels, "take") else [labels[c] for c in codes]
+    assert tm.load_task(X, y).classes == tuple(names)
+    assert tm.score(X, y, ["knn"]).records[0]["num_classes"] == 2
+    tm.LinearProbe(C_grid=(1.0,)).fit(X, y).save(tmp_path / "head")
+    head = tm.load_head(tmp_path / "head")
+    assert head.predict(X).tolist() == [names[c] for c in codes]
+    assert head.score(X, y) == 1.0
+
+
+def test_labels_that_a_head_cannot_keep_are_refused_at_fit() -> None:
+    y = pd.Series(pd.cut(np.arange(40) % 2, 2)).astype(object)
+    with pytest.raises(InvalidInputError, match=r"labels such as Interval.* give their nam"):
+        tm.LinearProbe().fit(np.random.default_rng(0).normal(size=(40, 3)), y)
+
+
+def test_a_column_of_labels_is_taken_without_a_word() -> None:
+    y = np.arange(40) % 2
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for owner in (tm.LinearProbe(C_grid=(1.0,)), tm.GroupLassoSelector(relevance="f_classif")):
+            for features in (X, {"a": X}):
+                for column in (y[:, None], pd.DataFrame({"y": y}), [[int(c)] for c in y]):
+                    owner.fit(features, column)
+        assert tm.LinearProbe(C_grid=(1.0,)).fit(X, y[:, None]).classes_.tolist() == [0, 1]

@@ -10,6 +10,7 @@ import numpy as np
 
 from transfer_metrics.errors import InvalidInputError
 from transfer_metrics.metrics.base import Estimate
+from transfer_metrics.naming import a_type
 from transfer_metrics.sources.tasks.label_values import as_array, number_of, read_texts
 from transfer_metrics.sources.tasks.labels import is_long_tailed
 
@@ -58,6 +59,12 @@ class Answers:
         """Those that labels of an array are, and its codes."""
         if kind == "classification":
             classes, codes = np.unique(labels, return_inverse=True)
+            strange = [c for c in classes.tolist() if not isinstance(c, (str, bool, int, float))]
+            if strange:
+                raise InvalidInputError(
+                    f"y holds labels such as {strange[0]!r:.60}, {a_type(strange[0])}, which a "
+                    f"head cannot keep; give their names, such as [str(label) for label in y]"
+                )
             return cls(kind, classes), codes
         codes = as_codes(labels, kind)
         return cls(kind, np.arange(codes.shape[1] if kind == "multilabel" else 0)), codes

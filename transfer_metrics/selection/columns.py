@@ -265,9 +265,7 @@ def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how
     the columns and compares them; of layers their columns. What is wrong is an
     ``InvalidInputError``, in the words of scikit-learn where there are none of ours.
     """
-    types: Any = getattr(y, "dtypes", getattr(y, "dtype", None))
-    if any(hasattr(one, "na_value") for one in np.ravel(types)):
-        y = as_array(y)  # of whole numbers and booleans of pandas scikit-learn makes floats
+    y = None if y is None else as_array(y)
     given = {} if y is None else {"y": y, "multi_output": multi_output}
     try:
         if not has_layers(X):
@@ -275,7 +273,7 @@ def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how
         columns = layer_columns(X)
         for name in columns.names:
             columns.finite(name)
-        return columns, np.asarray(y) if multi_output else column_or_1d(y, warn=True)
+        return columns, y if multi_output else column_or_1d(y)
     except InvalidInputError:
         raise
     except TypeError as error:
@@ -283,9 +281,6 @@ def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how
             as_numbers(X, "X")  # names the column
         raise _TypeOfInputError(" ".join(str(error).split())) from error
     except ValueError as error:
-        if np.iscomplexobj(y):
-            told = "Complex data not supported: y holds complex numbers; give real ones, or names"
-            raise InvalidInputError(told) from error
         if not has_layers(X):
             _explain(_real(X, "X"), y)
         raise InvalidInputError(" ".join(str(error).split())) from error

@@ -103,16 +103,22 @@ class FeatureMapSelector(ColumnSelector):
         self.folds, self.repeats, self.shares = folds, repeats, shares
         self.layer_sizes, self.random_state = layer_sizes, random_state
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, kind: str | None = None) -> Self:
         """Choose feature maps on a support set.
 
         Args:
             X: a ``FeatureStore``, a mapping from layer to (N, D), or an array (N, D).
             y: class labels (N,); those of the store by default.
+            kind: ``"classification"`` where whole numbers that look counted are classes.
         """
+        if kind not in (None, "classification"):
+            raise InvalidInputError(
+                f"kind={kind!r}, and FeatureMapSelector is for classes; take LayerSelector or "
+                f"GroupLassoSelector"
+            )
         if self.criterion not in _CRITERIA:
             raise InvalidInputError(f"criterion must be one of {_CRITERIA}, not {self.criterion!r}")
-        columns, given, _ = self._read_fit(X, y)
+        columns, given, _ = self._read_fit(X, y, kind=kind)
         labels = as_labels(given, len(columns))[0].numpy()
         last = columns.names[-1] if self.penultimate is None else self.penultimate
         choose("layer", last, columns.names, LayerNotFoundError)

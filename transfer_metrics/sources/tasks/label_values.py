@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import date, time, timedelta
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -37,7 +38,7 @@ def as_array(values: Any) -> np.ndarray:
     """Labels of any container as one array: (N,), or (N, K) for several numbers per example.
 
     What is no array of numbers or booleans has the type ``object``, so that nothing is rounded or
-    cut.
+    cut; bytes and dates become text.
     """
     if hasattr(values, "detach"):
         values = from_tensor(values)
@@ -69,7 +70,9 @@ def as_array(values: Any) -> np.ndarray:
         cells = [_single(cell) for cell in cells]
         kinds = set(map(type, cells))
     if complex in kinds:
-        raise InvalidInputError("some labels are complex numbers; give real ones, or names")
+        raise InvalidInputError(
+            "Complex data not supported: some labels are complex numbers; give real ones, or names"
+        )
     if kinds <= {bool, int, float}:
         array = np.asarray(cells)
         # Whole numbers that no type of numpy holds become floats, of which some are equal.
@@ -262,6 +265,8 @@ def _single(value: Any) -> Any:
         value = value.item()
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
+    if isinstance(value, (date, time, timedelta)) and not is_none(value):
+        return str(value)
     if isinstance(value, Decimal) and value.is_finite():
         return int(value) if value == value.to_integral_value() else float(value)
     return None if is_none(value) else value
