@@ -414,7 +414,7 @@ def test_a_column_that_is_the_label_is_told(tmp_path: Path) -> None:
     assert not told(frame.assign(code=codes % 2), names), "one number for two classes"
     almost = frame.assign(code=np.r_[9, codes[1:]])
     assert not told(almost, names)
-    with pytest.warns(TransferMetricsWarning, match="column 2 of the inputs has one value"):
+    with pytest.warns(TransferMetricsWarning, match="column 'code' of the inputs has one value"):
         tm.score(frame, codes, ["knn"])
     with pytest.warns(TransferMetricsWarning, match="column 2 of the inputs has one value"):
         tm.score(torch.tensor(frame.to_numpy()), codes, ["knn"])

@@ -36,7 +36,7 @@ from transfer_metrics.sources.tasks.label_values import (
 )
 from transfer_metrics.sources.tasks.labels import IGNORED, read_labels
 from transfer_metrics.sources.tasks.load_task import load_task
-from transfer_metrics.sources.tasks.pairing import check_pairs, telling
+from transfer_metrics.sources.tasks.pairing import check_pairs, column_doubts, column_names
 from transfer_metrics.sources.tasks.suspicions import alike
 from transfer_metrics.statistics.inputs import as_tokens, dominating
 from transfer_metrics.statistics.statistics import Labels, Needs, Statistics
@@ -102,7 +102,7 @@ def score(
         raise InvalidInputError("X is None; give features, or source probabilities in their place")
     check_pairs(X, y)
     check_pairs(source, y, ("source", "y"))
-    units = None
+    columns, units = column_names(X), None
     X = X.resolve_neg() if isinstance(X, torch.Tensor) else as_numbers(X, "X")
     check_container(X, "X")
     if X.ndim == 3:
@@ -124,7 +124,7 @@ def score(
     named = kind == "classification" and given.dtype == object
     names = sorted({*map(str, given.ravel().tolist())}) if named else []
     of_source = [m for m in chosen if m.requires == "source"]
-    doubts = [*telling(X, labels.values, kind == "classification"), *alike(names)]
+    doubts = [*column_doubts(X, labels.values, kind == "classification", columns), *alike(names)]
     for doubt in doubts + (dominating(X) if len(of_source) < len(chosen) else []):
         warn(doubt)
     if of_source and source is None and len(of_source) < len(chosen):

@@ -14,7 +14,7 @@ from transfer_metrics.features.store import FeatureStore
 from transfer_metrics.registry import choose
 from transfer_metrics.sources.tasks.label_values import as_array, as_numbers
 from transfer_metrics.sources.tasks.labels import fitted_kind
-from transfer_metrics.sources.tasks.pairing import check_pairs
+from transfer_metrics.sources.tasks.pairing import check_pairs, warn_of_columns
 
 _COLUMNS_AT_ONCE = 8192
 
@@ -242,7 +242,8 @@ def read_labelled(
         return layer_columns(X if has_layers(X) else checked(owner, X), layer_sizes), None, ""
     if isinstance(X, LayerColumns) and np.asarray(y).dtype.kind == "i" and kind is None:
         return X, np.asarray(y), "classification"  # whoever has read the labels numbered them
-    for features in X.values() if isinstance(X, Mapping) else [X]:
+    parts = [*X.values()] if isinstance(X, Mapping) else [X]
+    for features in parts:
         check_pairs(features, y)
     try:
         shape = np.asarray(y).shape
@@ -255,7 +256,10 @@ def read_labelled(
         raise InvalidInputError(
             f"{len(columns)} examples but {len(labels)} labels; give one label per example"
         )
-    return columns, labels, fitted_kind(labels, by_type, kind)
+    kind = fitted_kind(labels, by_type, kind)
+    for features in parts:
+        warn_of_columns(features, labels, kind)
+    return columns, labels, kind
 
 
 def checked(owner: Any, X: Any, y: Any = None, multi_output: bool = False, **how: Any) -> Any:

@@ -19,7 +19,7 @@ from transfer_metrics.sources.tasks.label_values import (
     number_of,
     read_texts,
 )
-from transfer_metrics.sources.tasks.pairing import check_pairs
+from transfer_metrics.sources.tasks.pairing import check_pairs, warn_of_columns
 
 Kind = Literal["classification", "regression", "multilabel"]
 _KINDS = get_args(Kind)
@@ -104,15 +104,18 @@ def read_labels(y: Any, kind: str | None = None, X: Any = None) -> tuple[str, np
 
     Class numbers int64 (N,), or targets float64 (N,) or (N, K). Missing labels are refused, and so
     are classes spelt out unless ``kind`` says what they are, and labels of ``X`` in another order;
-    ``doubts`` about classes are warned of.
+    ``doubts`` about classes and about columns of a data frame are warned of.
     """
     check_pairs(X, y)
     array = complete_labels(y, kind)
     kind = _said_or_decided(array, kind)
     with about("y"):
         if kind != "classification":
-            return kind, _targets(array)
-        return kind, _numbered(read_texts({"y": array}, kind), None)[0]["y"]
+            numbers = _targets(array)
+        else:
+            numbers = _numbered(read_texts({"y": array}, kind), None)[0]["y"]
+    warn_of_columns(X, numbers, kind)
+    return kind, numbers
 
 
 def fitted_kind(y: Any, by_type: bool = True, kind: str | None = None) -> str:

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from transfer_metrics.errors import InvalidInputError, warn
-from transfer_metrics.sources.tasks.label_values import as_array, check_tensor, from_tensor
+from transfer_metrics.sources.tasks.label_values import (
+    as_array,
+    as_numbers,
+    check_tensor,
+    from_tensor,
+)
 
 _COUNTED = 10
 """Rows from which on a column that counts them, or that tells the label, is hardly by chance."""
@@ -208,6 +213,26 @@ def telling(X: Any, labels: np.ndarray, classes: bool, names: Sequence[str] = ()
     ][: len(columns)]
 
 
+def column_names(X: Any) -> list[str]:
+    """Names of the columns of a data frame; none of anything else."""
+    return [*map(str, X.columns)] if hasattr(X, "iloc") and X.ndim == 2 else []
+
+
+def column_doubts(
+    X: Any, labels: np.ndarray | None, classes: bool, names: Sequence[str]
+) -> list[str]:
+    """What may be a mistake in features (N, D): ``counting`` of named ones, and ``telling``."""
+    counted = counting(X, names) if names else []
+    return counted if labels is None else [*counted, *telling(X, labels, classes, names)]
+
+
+def warn_of_columns(X: Any, labels: np.ndarray | None, kind: str) -> None:
+    """Warn of ``column_doubts`` where features are a data frame."""
+    if names := column_names(X):
+        for doubt in column_doubts(as_numbers(X, "X"), labels, kind == "classification", names):
+            warn(doubt)
+
+
 def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
     """What may be a mistake where a column of (N, D) inputs numbers the examples.
 
@@ -228,8 +253,11 @@ def counting(values: np.ndarray, names: Sequence[str]) -> list[str]:
         told = "has the name of an index" if index else _numbering(values[:, place])
         if told:
             others = [name for name in names if name != names[place]]
-            cure = f"say features={','.join(others)}" if 0 < len(others) < 6 else "remove it"
-            suspicions.append(f"column {names[place]!r} {told}; if it is an index, {cure}")
+            rest = ",".join(others) if len(others) < 6 else ""
+            suspicions.append(
+                f"column {names[place]!r} {told}; if it is an index, leave it out, by "
+                f"features={rest} of a table or drop(columns={names[place]!r}) of a frame"
+            )
     return suspicions
 
 
