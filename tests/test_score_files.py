@@ -327,7 +327,7 @@ def test_lines_of_labels_are_of_examples(tmp_path):
         read_labels_of(str(tmp_path / "y.txt"), 4, {})
     for header in ("label\n", ""):  # a header is no class, whatever the number of examples
         (tmp_path / "y.txt").write_text(f"{header}0\n1\n1\n0\n\n")
-        assert list(map(int, read_labels_of(str(tmp_path / "y.txt"), 5, {}))) == [0, 1, 1, 0]
+        assert list(map(int, read_labels_of(str(tmp_path / "y.txt"), 4, {}))) == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("orient", ["index", "split"])
@@ -354,3 +354,12 @@ def test_tensors_are_read_as_arrays(tmp_path):
     torch.save({"X": None}, path)
     with pytest.raises(InvalidInputError, match="None"):
         read_values(path)
+
+
+@pytest.mark.parametrize("more", [1, -1])
+def test_one_line_more_or_less_of_labels_than_examples_points_at_the_header(more, tmp_path):
+    text = "".join(f"{row % 3}\n" for row in range(1, len(ROWS) + 1 + more))
+    with pytest.raises(
+        InvalidInputError, match=f"{30 + more} labels for 30 examples; look whether"
+    ):
+        labels(tmp_path, text)

@@ -94,15 +94,20 @@ def read_labels_of(path: str, count: int, named: Mapping[str, Sequence[str]]) ->
     if columns != ["0"] or first in ABSENT:
         return labels
     is_name, is_longer = number_of(first) is None, len(labels) == count + 1
-    if first in others:
-        if is_longer and first == "0":
-            raise InvalidInputError(
-                f"{path!r} has {len(labels)} lines for {count} examples, and the first, '0', may "
-                f"be the header that pandas writes; leave it out, such as by to_csv(header=False)"
-            )
-        return labels
+    if is_longer and first == "0" and first in others:
+        raise InvalidInputError(
+            f"{path!r} has {len(labels)} lines for {count} examples, and the first, '0', may be "
+            f"the header that pandas writes; leave it out, such as by to_csv(header=False)"
+        )
     alone = is_name and others and all(number_of(cell) is not None for cell in others)
-    return labels[1:] if alone or (is_longer and (is_name or first == "0")) else labels
+    named_so = alone or (is_longer and (is_name or first == "0"))
+    read = labels[1:] if named_so and first not in others else labels
+    if abs(len(read) - count) == 1:
+        raise InvalidInputError(
+            f"{path!r} has {len(read)} labels for {count} examples; look whether the first line of "
+            f"either file is a header, and leave it out if it is"
+        )
+    return read
 
 
 def _check_place(path: str) -> None:
