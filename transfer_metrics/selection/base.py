@@ -255,11 +255,8 @@ class Selection:
                     raise ValueError(f"it has columns of layer {name!r:.60} twice")
             if not layers:
                 raise ValueError("it chose no layer")
-            unit, chosen_by, score = (
-                content["unit_rows"],
-                content["chosen_by"],
-                content.get("score"),
-            )
+            unit, chosen_by = content["unit_rows"], content["chosen_by"]
+            score = content.get("score")
             known = {key: content.get(key) for key in ("model", "task", "pool", "spec")}
             texts = [*layers, chosen_by, *(text for text in known.values() if text is not None)]
             if not all(isinstance(text, str) for text in texts) or not isinstance(unit, bool):
